@@ -1,0 +1,378 @@
+"""The configuration schema: every key, its default and the invariants between keys.
+
+YAML under conf/ only selects and overrides. Plain dataclasses, not frozen: a frozen schema can't be overlaid.
+Each `__post_init__` raises `ConfigError` naming the key, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from grpo.errors import ConfigError
+
+
+class DataSchema(StrEnum):
+    """How a row of a data source is read; see docs/data.md."""
+
+    KEEL = "keel"
+    MBPP = "mbpp"
+    ACECODE = "acecode"
+
+
+class Prefill(StrEnum):
+    """What the assistant's turn is started with."""
+
+    NONE = "none"
+    FENCE = "fence"  #: an opened Python code fence
+    SIGNATURE = "signature"  #: the fence and the function's signature
+
+
+class TestScoring(StrEnum):
+    """How passed unit tests become a reward."""
+
+    FRACTION = "fraction"
+    ALL = "all"
+
+
+class AdvantageKind(StrEnum):
+    """Baseline and scale of the group-relative advantage."""
+
+    GROUP_STD = "group_std"
+    GROUP_MEAN = "group_mean"
+
+
+class KLEstimator(StrEnum):
+    """Per-token estimator of the KL divergence to the reference, as it enters the loss."""
+
+    K1 = "k1"
+    K2 = "k2"
+    K3 = "k3"
+    WEIGHTED_K3 = "weighted_k3"
+
+
+class Aggregation(StrEnum):
+    """How token losses are averaged over a step."""
+
+    TOKEN_MEAN = "token_mean"
+    SEQUENCE_MEAN = "sequence_mean"
+    PROMPT_MEAN = "prompt_mean"
+    CONSTANT_LENGTH = "constant_length"
+
+
+class LRSchedule(StrEnum):
+    """Shape of the learning rate after warm-up."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+class Device(StrEnum):
+    """Where learners and engines compute."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Dtype(StrEnum):
+    """Floating point types, by torch's names."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+def _at_least(prefix: str, config: object, minimum: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < minimum:
+            raise ConfigError(f"{prefix}.{name}" if prefix else name, value, "too small", f"Set it to {minimum} or more.")
+
+
+def _positive(prefix: str, config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"{prefix}.{name}", value, "must be greater than 0", "Set a positive number.")
+
+
+def _within(prefix: str, config: object, low: float, high: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{prefix}.{name}", value, "out of range", f"Set a value from {low} to {high}.")
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelConfig:
+    """The policy's weights, tokenizer and number format."""
+
+    path: str = "smollm2-135m-instruct"  #: built-in name, directory, or Hugging Face id
+    revision: str | None = None
+    trust_remote_code: bool = False
+    param_dtype: Dtype = Dtype.FLOAT32  #: of the learner's forward and backward; the optimiser always holds float32
+    rollout_dtype: Dtype = Dtype.FLOAT32  #: of the engine and of the weights on the wire
+    max_length: int = 2048  #: prompt and completion together, tokens
+
+    def __post_init__(self) -> None:
+        _at_least("model", self, 2, "max_length")
+        if not self.path:
+            raise ConfigError("model.path", self.path, "empty", "Name a model directory, a Hugging Face id, or a built-in.")
+
+
+@dataclass(slots=True, kw_only=True)
+class DataConfig:
+    """Where tasks come from and how a prompt is made of them."""
+
+    path: str = "builtin:python_tasks"  #: builtin:NAME, a .jsonl/.json/.parquet file, a datasets directory, or a hub id
+    schema: DataSchema = DataSchema.KEEL
+    subset: str | None = None  #: Hugging Face configuration name
+    split: str = "train"
+    domain: str = "code"
+    limit: int | None = None  #: keep the first so many tasks
+    max_level: int | None = None  #: keep tasks up to this level (keel schema)
+    shuffle: bool = True
+    system_prompt: str | None = None  #: null keeps the chat template's own default
+    prefill: Prefill = Prefill.NONE
+    max_prompt_tokens: int = 512  #: longer prompts are dropped, counted and reported
+
+    def __post_init__(self) -> None:
+        _at_least("data", self, 1, "limit", "max_level", "max_prompt_tokens")
+
+
+@dataclass(slots=True, kw_only=True)
+class UnitTestsConfig:
+    """Limits of one run of model-written code against its unit tests."""
+
+    scoring: TestScoring = TestScoring.FRACTION
+    cpu_time_s: float = 2.0
+    wall_time_s: float = 10.0
+    memory_mib: int = 256
+    output_kib: int = 64
+
+    def __post_init__(self) -> None:
+        _positive("reward.unit_tests", self, "cpu_time_s", "wall_time_s", "memory_mib", "output_kib")
+        if self.wall_time_s < self.cpu_time_s:
+            raise ConfigError(
+                "reward.unit_tests.wall_time_s", self.wall_time_s, f"below cpu_time_s={self.cpu_time_s}", "Raise it."
+            )
+
+
+@dataclass(slots=True, kw_only=True)
+class RewardConfig:
+    """Reward terms, their raw weights (never renormalised), and the workers that compute them."""
+
+    weights: dict[str, float] = field(default_factory=lambda: {"unit_tests": 1.0})
+    num_workers: int = 1
+    cpus_per_worker: float = 0.0  #: logical CPUs that Ray reserves; the sandbox's processes take what is idle
+    slots_per_worker: int = 2  #: programs one worker runs at a time
+    timeout_s: float = 120.0  #: of one group, for one term
+    unit_tests: UnitTestsConfig = field(default_factory=UnitTestsConfig)
+
+    def __post_init__(self) -> None:
+        _at_least("reward", self, 1, "num_workers", "slots_per_worker")
+        _at_least("reward", self, 0, "cpus_per_worker")
+        _positive("reward", self, "timeout_s")
+        if not self.weights:
+            raise ConfigError("reward.weights", self.weights, "no reward term", "Name one, e.g. reward.weights.unit_tests=1.")
+
+
+@dataclass(slots=True, kw_only=True)
+class AlgorithmConfig:
+    """The loss: advantage, ratio, KL and aggregation. Formulae in docs/algorithm.md."""
+
+    advantage: AdvantageKind = AdvantageKind.GROUP_STD
+    advantage_eps: float = 1e-4
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    kl_coefficient: float = 0.0  #: 0 loads no reference model
+    kl_estimator: KLEstimator = KLEstimator.WEIGHTED_K3
+    importance_cap: float | None = 2.0  #: token-level truncated importance sampling; null switches it off
+    aggregation: Aggregation = Aggregation.TOKEN_MEAN
+    mask_truncated: bool = False  #: leave completions that hit the length limit out of the loss
+    updates_per_step: int = 1  #: optimiser updates made from one batch of rollouts
+
+    def __post_init__(self) -> None:
+        _at_least("algorithm", self, 0, "kl_coefficient", "clip_low", "clip_high")
+        _at_least("algorithm", self, 1, "updates_per_step")
+        _positive("algorithm", self, "advantage_eps", "importance_cap")
+        if self.clip_low >= 1:
+            raise ConfigError("algorithm.clip_low", self.clip_low, "a ratio can't fall below 0", "Set it below 1.")
+
+
+@dataclass(slots=True, kw_only=True)
+class RolloutConfig:
+    """vLLM engines and how they sample."""
+
+    prompts_per_step: int = 8
+    group_size: int = 8
+    num_workers: int = 1
+    tensor_parallel_size: int = 1
+    cpus_per_worker: float = 1.0  #: logical CPUs that Ray reserves for each worker
+    threads: int | None = None  #: OpenMP threads of a CPU engine; null: the machine's cores over the workers
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1  #: -1: off
+    max_new_tokens: int = 256
+    stop: list[str] = field(default_factory=list[str])
+    gpu_memory_utilization: float = 0.85
+    kv_cache_gib: float = 1.0  #: of a CPU engine
+    block_size: int | None = None  #: tokens per KV block; prefixes are shared in whole blocks; null: vLLM's choice
+    max_num_seqs: int = 256
+    enforce_eager: bool = False
+    timeout_s: float = 1800.0  #: of one group
+    engine_args: dict[str, Any] = field(default_factory=dict[str, Any])  #: passed to vLLM's AsyncEngineArgs as they are
+
+    def __post_init__(self) -> None:
+        _at_least("rollout", self, 1, "prompts_per_step", "num_workers", "tensor_parallel_size", "threads")
+        _at_least("rollout", self, 1, "max_new_tokens", "max_num_seqs", "block_size")
+        _at_least("rollout", self, 0, "cpus_per_worker")
+        _positive("rollout", self, "kv_cache_gib", "timeout_s", "temperature")
+        _within("rollout", self, 0.05, 1.0, "gpu_memory_utilization")
+        if self.group_size < 2:
+            raise ConfigError(
+                "rollout.group_size",
+                self.group_size,
+                "an advantage relative to a group needs a group",
+                "Set it to 2 or more (8 to 16 is usual).",
+            )
+        if not 0 < self.top_p <= 1:
+            raise ConfigError("rollout.top_p", self.top_p, "out of range", "Set it in (0, 1]; 1 switches it off.")
+        if self.top_k == 0 or self.top_k < -1:
+            raise ConfigError("rollout.top_k", self.top_k, "out of range", "Set -1 (off) or a positive number.")
+
+
+@dataclass(slots=True, kw_only=True)
+class LearnerConfig:
+    """FSDP2 ranks and the optimiser."""
+
+    num_ranks: int = 1
+    cpus_per_rank: float = 1.0  #: logical CPUs that Ray reserves for each rank
+    threads: int | None = None  #: intra-op threads of a CPU rank; null: the machine's cores over the ranks
+    lr: float = 1e-6
+    lr_schedule: LRSchedule = LRSchedule.CONSTANT
+    warmup_steps: int = 0
+    min_lr_ratio: float = 0.0
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    max_grad_norm: float = 1.0
+    micro_batch_tokens: int = 8192  #: packed tokens of one forward and backward
+    logits_chunk_tokens: int = 2048  #: loss tokens whose logits exist at one time
+    activation_checkpointing: bool = False
+    timeout_s: float = 1800.0  #: of any collective among the ranks
+
+    def __post_init__(self) -> None:
+        _at_least("learner", self, 1, "num_ranks", "threads", "micro_batch_tokens", "logits_chunk_tokens")
+        _at_least("learner", self, 0, "cpus_per_rank", "warmup_steps", "weight_decay", "lr")
+        _positive("learner", self, "eps", "max_grad_norm", "timeout_s")
+        _within("learner", self, 0, 1, "min_lr_ratio", "beta1", "beta2")
+
+
+@dataclass(slots=True, kw_only=True)
+class SyncConfig:
+    """Weights from learner to engines."""
+
+    bucket_mib: int = 256
+    timeout_s: float = 300.0  #: of each phase
+
+    def __post_init__(self) -> None:
+        _at_least("sync", self, 1, "bucket_mib")
+        _positive("sync", self, "timeout_s")
+
+
+@dataclass(slots=True, kw_only=True)
+class ClusterConfig:
+    """The Ray cluster."""
+
+    address: str | None = None  #: null starts a local Ray; "auto" or ray://HOST:PORT joins one
+    device: Device = Device.AUTO
+    num_cpus: int | None = None  #: of a local Ray; null: this machine's
+    num_gpus: int | None = None
+    object_store_mib: int | None = None
+    startup_timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        _at_least("cluster", self, 1, "num_cpus")
+        _at_least("cluster", self, 0, "num_gpus")
+        _at_least("cluster", self, 80, "object_store_mib")
+        _positive("cluster", self, "startup_timeout_s")
+        local_only = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "object_store_mib": self.object_store_mib}
+        for name, value in local_only.items():
+            if self.address and value is not None:
+                raise ConfigError(
+                    f"cluster.{name}", value, f"can't be set when joining {self.address}", f"Drop it or cluster.address."
+                )
+
+
+@dataclass(slots=True, kw_only=True)
+class RunConfig:
+    """One training run."""
+
+    steps: int = 20
+    seed: int = 0
+    output_dir: str | None = None  #: null: runs/<experiment>/<date>-<time>
+    resume: str | None = None  #: a run directory or one checkpoint of it
+    checkpoint_every: int = 10  #: steps; 0: only at the end and on interruption
+    keep_checkpoints: int = 2
+    export: bool = True  #: write the final policy as Hugging Face safetensors
+    quiet: bool = False
+    experiment: str = "custom"  #: name in titles and directories
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    sync: SyncConfig = field(default_factory=SyncConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        _at_least("", self, 1, "steps", "keep_checkpoints")
+        _at_least("", self, 0, "seed", "checkpoint_every")
+        self._check_batch()
+        self._check_lengths()
+
+    @property
+    def num_sequences(self) -> int:
+        """Completions in one step."""
+        return self.rollout.prompts_per_step * self.rollout.group_size
+
+    def _check_batch(self) -> None:
+        updates, prompts = self.algorithm.updates_per_step, self.rollout.prompts_per_step
+        if prompts % updates:
+            raise ConfigError(
+                "rollout.prompts_per_step",
+                prompts,
+                f"not divisible by algorithm.updates_per_step={updates}",
+                f"Set a multiple of {updates}.",
+            )
+        per_update = prompts // updates * self.rollout.group_size
+        if per_update % self.learner.num_ranks:
+            raise ConfigError(
+                "learner.num_ranks",
+                self.learner.num_ranks,
+                f"{per_update} completions an update (prompts_per_step / updates_per_step x group_size) don't divide by it",
+                "Change rollout.prompts_per_step, rollout.group_size or learner.num_ranks.",
+            )
+
+    def _check_lengths(self) -> None:
+        needed = self.data.max_prompt_tokens + self.rollout.max_new_tokens
+        if needed > self.model.max_length:
+            raise ConfigError(
+                "model.max_length",
+                self.model.max_length,
+                f"below data.max_prompt_tokens + rollout.max_new_tokens = {needed}",
+                f"Raise it to {needed} or lower one of the two.",
+            )
+        if self.model.max_length > self.learner.micro_batch_tokens:
+            raise ConfigError(
+                "learner.micro_batch_tokens",
+                self.learner.micro_batch_tokens,
+                f"can't hold one sequence of model.max_length={self.model.max_length}",
+                f"Raise it to {self.model.max_length} or lower model.max_length.",
+            )

@@ -1,0 +1,262 @@
+"""The frozen records that pass between stages: the whole vocabulary of the data path.
+
+Prompt -> Group of Completions -> ScoredGroup -> TrainSequence -> MicroBatch (+ StepDenominator) -> StepReport.
+
+Shapes: P prompts, G group, T completion tokens, N packed tokens, L loss tokens, S sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rewards.base import Verdict
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+
+class FinishReason(StrEnum):
+    """Why sampling of a completion ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ABORTED = "aborted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One row of a data source, before tokenisation.
+
+    Attributes:
+        task_id: unique within its source.
+        domain: e.g. "code"; metrics and mixtures are kept per domain.
+        messages: chat messages as (role, content) pairs.
+        prefill: text that starts the assistant's turn.
+        reference: what rewards need to judge an answer (unit tests, a known answer).
+    """
+
+    task_id: str
+    domain: str
+    messages: tuple[tuple[str, str], ...]
+    prefill: str
+    reference: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prompt:
+    """A task rendered for one model, drawn for one group.
+
+    Attributes:
+        uid: position in the draw of the whole run (0, 1, 2, ...); never repeats, unlike `task.task_id`.
+        task: the task behind it.
+        token_ids: rendered prompt, prefill included, [P].
+    """
+
+    uid: int
+    task: Task
+    token_ids: IntArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Completion:
+    """One sampled continuation.
+
+    Attributes:
+        token_ids: sampled tokens, the stop token included where one was sampled, [T].
+        behavior_logprobs: log-probability of each token under the engine's tempered distribution, nats, [T].
+        text: decoded tokens without special tokens and without the stop string.
+        first_policy_version, last_policy_version: weights in force at the first and the last token.
+    """
+
+    token_ids: IntArray
+    behavior_logprobs: FloatArray
+    text: str
+    finish_reason: FinishReason
+    first_policy_version: int
+    last_policy_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Group:
+    """G completions of one prompt.
+
+    Attributes:
+        latency_s: seconds from the request to the last completion.
+        num_cached_prompt_tokens: prompt tokens the engine found in its prefix cache, summed over the group.
+    """
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    worker: int
+    latency_s: float
+    num_cached_prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoredGroup:
+    """A group with its rewards and advantages.
+
+    Attributes:
+        verdicts: verdicts of each reward term by its name, [G] each.
+        rewards: mixed reward, [G]; NaN where a weighted term failed.
+        advantages: [G]; exact 0 where the reward is invalid or the group holds no signal.
+    """
+
+    group: Group
+    verdicts: Mapping[str, tuple[Verdict, ...]]
+    rewards: FloatArray
+    advantages: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainSequence:
+    """Prompt and completion as the learner sees them; it never sees a reward.
+
+    Attributes:
+        token_ids: prompt then completion, [P + T].
+        num_prompt_tokens: P.
+        behavior_logprobs: [T].
+        advantage: one number for all completion tokens.
+        prompt_uid: which prompt it belongs to, for prompt-level aggregation.
+    """
+
+    token_ids: IntArray
+    num_prompt_tokens: int
+    behavior_logprobs: FloatArray
+    advantage: float
+    prompt_uid: int
+
+    @property
+    def num_loss_tokens(self) -> int:
+        """T, the completion's tokens."""
+        return len(self.token_ids) - self.num_prompt_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDenominator:
+    """Global counts of one optimiser step over all ranks and micro-batches: the only denominators of the loss.
+
+    Attributes:
+        num_sequences: sequences in the step.
+        num_tokens: loss tokens in the step.
+        num_prompts: prompts (groups) in the step.
+    """
+
+    num_sequences: int
+    num_tokens: int
+    num_prompts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MicroBatch:
+    """Packed sequences for one forward and backward pass.
+
+    Attributes:
+        token_ids: [N] int64.
+        position_ids: [N] int64, restarting at 0 for each sequence.
+        cu_seqlens: [S+1] int32, cumulative lengths.
+        loss_positions: [L] int64, positions whose hidden state predicts a loss token (the token at position + 1).
+        targets: [L] int64, those loss tokens.
+        behavior_logprobs: [L] float32.
+        advantages: [L] float32.
+        loss_weights: [L] float32, the aggregation: loss = sum(loss_weights * token_loss) over the whole step.
+        sequence_index: [L] int64, which of the S sequences a loss token belongs to.
+    """
+
+    token_ids: Tensor
+    position_ids: Tensor
+    cu_seqlens: Tensor
+    loss_positions: Tensor
+    targets: Tensor
+    behavior_logprobs: Tensor
+    advantages: Tensor
+    loss_weights: Tensor
+    sequence_index: Tensor
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """The same micro-batch on `device`."""
+        return MicroBatch(**{name: getattr(self, name).to(device) for name in self.__slots__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LossOutput:
+    """Loss of one micro-batch.
+
+    Attributes:
+        loss: scalar, already weighted by the global denominator; sum it over micro-batches and ranks.
+        sums: metric numerators, scalars by name, to be summed over micro-batches and ranks.
+        maxima: metrics combined by maximum.
+    """
+
+    loss: Tensor
+    sums: Mapping[str, Tensor]
+    maxima: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """What a learner rank reports of one step; equal on all ranks but for the times.
+
+    Attributes:
+        metrics: `learner/...` quantities, see docs/metrics.md.
+        num_tokens: tokens this rank passed forward and backward.
+        compute_s: seconds of forward, backward and optimiser on this rank.
+    """
+
+    metrics: Mapping[str, float]
+    num_tokens: int
+    compute_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """Name, shape and dtype of one tensor on the wire."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def num_elements(self) -> int:
+        """Product of the shape."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightManifest:
+    """The packing both sides of a weight sync agreed on: tensors in order, cut into buckets.
+
+    Attributes:
+        buckets: tensor specs of each bucket, in the order they travel.
+    """
+
+    buckets: tuple[tuple[TensorSpec, ...], ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one full update."""
+        return sum(s.num_elements * getattr(torch, s.dtype).itemsize for bucket in self.buckets for s in bucket)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightUpdate:
+    """One side's account of one finished weight update.
+
+    Attributes:
+        policy_version: the version delivered.
+        checksums: checksum of every tensor by name, as sent or as received.
+        transfer_s: seconds on the wire, gathering included.
+        load_s: seconds the engine took to load (0 on the sending side).
+    """
+
+    policy_version: int
+    checksums: Mapping[str, int]
+    transfer_s: float
+    load_s: float
