@@ -1,4 +1,8 @@
-"""From sequences to packed micro-batches: who computes what, in pieces that fit."""
+"""From sequences to packed micro-batches: who computes what, in pieces that fit.
+
+Completions of one prompt travel together as a bundle, so that the prompt's tokens are computed once:
+G * (P + T) tokens become P + G * T.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from grpo.records import MicroBatch, TrainSequence
@@ -16,21 +21,31 @@ class MicroBatchPlan:
     """Which sequences one micro-batch holds.
 
     Attributes:
-        indices: into the step's list of sequences.
+        bundles: indices into the step's list of sequences; those of one bundle share their prompt.
+        num_tokens: packed tokens.
         filler: computed only because every rank must make the same number of passes; its loss weights are 0.
     """
 
-    indices: tuple[int, ...]
+    bundles: tuple[tuple[int, ...], ...]
+    num_tokens: int
     filler: bool = False
 
 
-def plan_micro_batches(lengths: Sequence[int], *, num_ranks: int, max_tokens: int) -> list[list[MicroBatchPlan]]:
+@dataclass(frozen=True, slots=True)
+class _Bundle:
+    indices: tuple[int, ...]
+    num_tokens: int
+
+
+def plan_micro_batches(
+    sequences: Sequence[TrainSequence], *, num_ranks: int, max_tokens: int
+) -> list[list[MicroBatchPlan]]:
     """Spread sequences over ranks and micro-batches, the same number of micro-batches on each rank.
 
-    Longest first into the bin with the least tokens (LPT), with as few bins as fit `max_tokens`.
+    Largest bundle first into the bin with the fewest tokens (LPT), with as few bins as fit `max_tokens`.
 
     Args:
-        lengths: tokens of each sequence; none above `max_tokens`.
+        sequences: none longer than `max_tokens`.
         num_ranks: learner ranks.
         max_tokens: packed tokens of one micro-batch.
 
@@ -40,72 +55,113 @@ def plan_micro_batches(lengths: Sequence[int], *, num_ranks: int, max_tokens: in
     Raises:
         ValueError: there is no sequence, or one is longer than `max_tokens`.
     """
-    if not lengths or max(lengths) > max_tokens:
-        raise ValueError(f"{len(lengths)} sequences, longest {max(lengths, default=0)}, max_tokens={max_tokens}")
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    per_rank = max(1, -(-sum(lengths) // (num_ranks * max_tokens)))
-    while True:
-        bins = _fill_bins(order, lengths, num_ranks * per_rank, max_tokens)
-        if bins is not None:
-            break
+    longest = max((len(s.token_ids) for s in sequences), default=0)
+    if not 0 < longest <= max_tokens:
+        raise ValueError(f"{len(sequences)} sequences, the longest of {longest} tokens, max_tokens={max_tokens}")
+    # A bundle of at most half a bin's worth leaves room to balance the ranks.
+    total = sum(b.num_tokens for b in _bundles(sequences, max_tokens))
+    bundles = sorted(_bundles(sequences, min(max_tokens, -(-total // num_ranks))), key=lambda b: -b.num_tokens)
+    per_rank = max(1, -(-total // (num_ranks * max_tokens)))
+    while (bins := _fill_bins(bundles, num_ranks * per_rank, max_tokens)) is None:
         per_rank += 1
-    filler = MicroBatchPlan(indices=(order[-1],), filler=True)
-    plans = [MicroBatchPlan(indices=tuple(sorted(b))) if b else filler for b in bins]
-    # Deal the bins by size in a snake, so that no rank gets all the large ones.
-    plans.sort(key=lambda p: -sum(lengths[i] for i in p.indices) if not p.filler else 1)
+    plans = [
+        MicroBatchPlan(bundles=tuple(b.indices for b in content), num_tokens=sum(b.num_tokens for b in content))
+        for content in bins
+        if content
+    ]
+    plans.sort(key=lambda plan: -plan.num_tokens)
+    smallest = bundles[-1]
+    filler = MicroBatchPlan(bundles=(smallest.indices[:1],), num_tokens=smallest.num_tokens, filler=True)
+    plans += [filler] * (num_ranks * per_rank - len(plans))
+    return _deal(plans, num_ranks)
+
+
+def _deal(plans: list[MicroBatchPlan], num_ranks: int) -> list[list[MicroBatchPlan]]:
+    """Deal plans, largest first, in a snake, so that no rank gets all the large ones."""
     ranks: list[list[MicroBatchPlan]] = [[] for _ in range(num_ranks)]
-    for turn in range(per_rank):
-        row = plans[turn * num_ranks : (turn + 1) * num_ranks]
+    for turn, start in enumerate(range(0, len(plans), num_ranks)):
+        row = plans[start : start + num_ranks]
         for rank, plan in enumerate(row if turn % 2 == 0 else reversed(row)):
             ranks[rank].append(plan)
     return ranks
 
 
-def _fill_bins(order: list[int], lengths: Sequence[int], num_bins: int, max_tokens: int) -> list[list[int]] | None:
-    """Least-loaded-first filling, or None where a sequence no longer fits."""
-    bins: list[list[int]] = [[] for _ in range(num_bins)]
+def _bundles(sequences: Sequence[TrainSequence], max_tokens: int) -> list[_Bundle]:
+    """Sequences by prompt, cut where a bundle would exceed `max_tokens` (a single sequence may)."""
+    by_prompt: dict[int, list[int]] = {}
+    for index, sequence in enumerate(sequences):
+        by_prompt.setdefault(sequence.prompt_uid, []).append(index)
+    bundles: list[_Bundle] = []
+    for indices in by_prompt.values():
+        prompt = sequences[indices[0]].num_prompt_tokens
+        members: list[int] = []
+        size = prompt
+        for index in indices:
+            added = sequences[index].num_loss_tokens
+            if members and size + added > max_tokens:
+                bundles.append(_Bundle(tuple(members), size))
+                members, size = [], prompt
+            members.append(index)
+            size += added
+        bundles.append(_Bundle(tuple(members), size))
+    return bundles
+
+
+def _fill_bins(bundles: list[_Bundle], num_bins: int, max_tokens: int) -> list[list[_Bundle]] | None:
+    """Least-loaded-first filling, or None where a bundle no longer fits."""
+    bins: list[list[_Bundle]] = [[] for _ in range(num_bins)]
     loads = [0] * num_bins
-    for index in order:
+    for bundle in bundles:
         target = loads.index(min(loads))
-        if loads[target] + lengths[index] > max_tokens:
+        if loads[target] + bundle.num_tokens > max_tokens:
             return None
-        bins[target].append(index)
-        loads[target] += lengths[index]
+        bins[target].append(bundle)
+        loads[target] += bundle.num_tokens
     return bins
 
 
-def pack(sequences: Sequence[TrainSequence], token_weights: Sequence[float]) -> MicroBatch:
-    """Concatenate sequences into one packed micro-batch, without padding.
+def pack(bundles: Sequence[Sequence[TrainSequence]], token_weights: Sequence[Sequence[float]]) -> MicroBatch:
+    """Lay bundles out one after another: a shared prompt, then its completions, without padding.
 
     Args:
-        sequences: S sequences.
-        token_weights: loss weight of each sequence's completion tokens, [S].
+        bundles: sequences with the same prompt tokens, for each bundle.
+        token_weights: loss weight of each sequence's completion tokens, in the same nesting.
     """
-    assert len(sequences) == len(token_weights) > 0
-    lengths = [len(s.token_ids) for s in sequences]
-    starts = np.cumsum([0, *lengths])
-    # The hidden state at position t predicts token t + 1: completion token j is predicted at P + j - 1.
-    positions = [
-        np.arange(start + s.num_prompt_tokens - 1, start + n - 1)
-        for s, start, n in zip(sequences, starts, lengths, strict=False)
-    ]
-    counts = [s.num_loss_tokens for s in sequences]
+    tokens: list[npt.NDArray[np.int64]] = []
+    positions: list[npt.NDArray[np.int64]] = []
+    predictors: list[npt.NDArray[np.int64]] = []
+    start = 0
+    for bundle in bundles:
+        prompt_length = bundle[0].num_prompt_tokens
+        tokens.append(bundle[0].token_ids[:prompt_length])
+        positions.append(np.arange(prompt_length))
+        last_of_prompt = start + prompt_length - 1
+        start += prompt_length
+        for sequence in bundle:
+            assert sequence.num_prompt_tokens == prompt_length
+            length = sequence.num_loss_tokens
+            tokens.append(sequence.token_ids[prompt_length:])
+            positions.append(np.arange(prompt_length, prompt_length + length))
+            predictors.append(np.concatenate([[last_of_prompt], np.arange(start, start + length - 1)])[:length])
+            start += length
+    flat = [s for bundle in bundles for s in bundle]
+    counts = [s.num_loss_tokens for s in flat]
     return MicroBatch(
-        token_ids=_int64(np.concatenate([s.token_ids for s in sequences])),
-        position_ids=_int64(np.concatenate([np.arange(n) for n in lengths])),
-        cu_seqlens=torch.as_tensor(starts, dtype=torch.int32),
-        loss_positions=_int64(np.concatenate(positions)),
-        targets=_int64(np.concatenate([s.token_ids[s.num_prompt_tokens :] for s in sequences])),
-        behavior_logprobs=_float32(np.concatenate([s.behavior_logprobs for s in sequences])),
-        advantages=_float32(np.repeat([s.advantage for s in sequences], counts)),
-        loss_weights=_float32(np.repeat(list(token_weights), counts)),
-        sequence_index=_int64(np.repeat(np.arange(len(sequences)), counts)),
+        token_ids=_int64(np.concatenate(tokens)),
+        position_ids=_int64(np.concatenate(positions)),
+        bundles=tuple((b[0].num_prompt_tokens, tuple(s.num_loss_tokens for s in b)) for b in bundles),
+        loss_positions=_int64(np.concatenate(predictors)),
+        targets=_int64(np.concatenate([s.token_ids[s.num_prompt_tokens :] for s in flat])),
+        behavior_logprobs=_float32(np.concatenate([s.behavior_logprobs for s in flat])),
+        advantages=_float32(np.repeat([s.advantage for s in flat], counts)),
+        loss_weights=_float32(np.repeat([w for weights in token_weights for w in weights], counts)),
+        sequence_index=_int64(np.repeat(np.arange(len(flat)), counts)),
     )
 
 
-def _int64(array: np.ndarray) -> torch.Tensor:
+def _int64(array: npt.NDArray[np.int64]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
 
 
-def _float32(array: np.ndarray) -> torch.Tensor:
+def _float32(array: npt.NDArray[np.floating]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

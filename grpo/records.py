@@ -156,23 +156,24 @@ class StepDenominator:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MicroBatch:
-    """Packed sequences for one forward and backward pass.
+    """Packed sequences for one forward and backward pass; a prompt that several of them share is there once.
 
     Attributes:
-        token_ids: [N] int64.
-        position_ids: [N] int64, restarting at 0 for each sequence.
-        cu_seqlens: [S+1] int32, cumulative lengths.
-        loss_positions: [L] int64, positions whose hidden state predicts a loss token (the token at position + 1).
+        token_ids: [N] int64: for each bundle its prompt, then its completions.
+        position_ids: [N] int64, each token's position in its own sequence.
+        bundles: for each shared prompt (P, (T_1, T_2, ...)): its length and those of its completions; they sum to N.
+        loss_positions: [L] int64, index in N of the hidden state that predicts a loss token; the first token of every
+            completion is predicted by the last one of the shared prompt.
         targets: [L] int64, those loss tokens.
         behavior_logprobs: [L] float32.
         advantages: [L] float32.
         loss_weights: [L] float32, the aggregation: loss = sum(loss_weights * token_loss) over the whole step.
-        sequence_index: [L] int64, which of the S sequences a loss token belongs to.
+        sequence_index: [L] int64, which of the micro-batch's completions a loss token belongs to.
     """
 
     token_ids: Tensor
     position_ids: Tensor
-    cu_seqlens: Tensor
+    bundles: tuple[tuple[int, tuple[int, ...]], ...]
     loss_positions: Tensor
     targets: Tensor
     behavior_logprobs: Tensor
@@ -182,7 +183,8 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same micro-batch on `device`."""
-        return MicroBatch(**{name: getattr(self, name).to(device) for name in self.__slots__})
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return MicroBatch(**{n: v.to(device) if isinstance(v, Tensor) else v for n, v in fields.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

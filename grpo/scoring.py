@@ -85,15 +85,16 @@ def step_micro_batches(
         config.aggregation, counts, [s.prompt_uid for s in sequences], denominator, constant_length=constant_length
     )
     kept = [i for i, s in enumerate(sequences) if weights[i] and (s.advantage or config.kl_coefficient)]
-    # Every rank needs a pass (FSDP's collectives), also in a step without any signal.
-    spare = [i for i in range(len(sequences)) if i not in set(kept)]
-    kept += spare[: max(0, num_ranks - len(kept))]
-    plans = plan_micro_batches(
-        [len(sequences[i].token_ids) for i in kept], num_ranks=num_ranks, max_tokens=max_tokens
-    )
+    if not kept:  # no signal at all: one pass with gradient 0, so that the optimiser's state moves on as it should
+        kept = [0]
+    chosen = [sequences[i] for i in kept]
+    plans = plan_micro_batches(chosen, num_ranks=num_ranks, max_tokens=max_tokens)
 
     def build(plan: MicroBatchPlan) -> MicroBatch:
-        chosen = [kept[i] for i in plan.indices]
-        return pack([sequences[i] for i in chosen], [0.0 if plan.filler else weights[i] for i in chosen])
+        scale = 0.0 if plan.filler else 1.0
+        return pack(
+            [[chosen[i] for i in bundle] for bundle in plan.bundles],
+            [[scale * weights[kept[i]] for i in bundle] for bundle in plan.bundles],
+        )
 
     return [[build(plan) for plan in rank] for rank in plans]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -20,25 +21,48 @@ def packed_attention(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
-    segments: tuple[int, ...],
+    bundles: tuple[tuple[int, tuple[int, ...]], ...],
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention inside each packed sequence, none across sequences, no N x N mask.
+    """Causal attention in which every completion sees its own shared prompt and itself, and nothing else.
 
     Args:
         query: [1, heads, N, head_dim].
         key, value: [1, kv_heads, N, head_dim].
-        segments: length of each packed sequence; they sum to N.
+        bundles: see `MicroBatch.bundles`.
 
     Returns:
         ([1, N, heads, head_dim], None).
     """
-    assert query.shape[0] == 1 and sum(segments) == query.shape[2]
-    parts = [
-        functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
-        for q, k, v in zip(query.split(segments, 2), key.split(segments, 2), value.split(segments, 2), strict=True)
-    ]
+    lengths = [n for prompt, completions in bundles for n in (prompt, *completions)]
+    assert query.shape[0] == 1 and sum(lengths) == query.shape[2]
+    queries, keys, values = (iter(t.split(lengths, dim=2)) for t in (query, key, value))
+    parts: list[Tensor] = []
+    for prompt, completions in bundles:
+        prompt_key, prompt_value = next(keys), next(values)
+        parts.append(
+            functional.scaled_dot_product_attention(
+                next(queries), prompt_key, prompt_value, is_causal=True, scale=scaling, enable_gqa=True
+            )
+        )
+        for length in completions:
+            parts.append(
+                functional.scaled_dot_product_attention(
+                    next(queries),
+                    torch.cat([prompt_key, next(keys)], dim=2),
+                    torch.cat([prompt_value, next(values)], dim=2),
+                    attn_mask=_completion_mask(prompt, length, query.device),
+                    scale=scaling,
+                    enable_gqa=True,
+                )
+            )
     return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+@lru_cache(maxsize=64)
+def _completion_mask(prompt: int, length: int, device: torch.device) -> Tensor:
+    """[T, P + T] bool: token i of a completion sees the prompt and the completion up to itself."""
+    return torch.ones(length, prompt + length, dtype=torch.bool, device=device).tril(diagonal=prompt)
 
 
 def register() -> None:

@@ -32,12 +32,11 @@ class PolicyModel(nn.Module):
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Logprobs [L] with gradient and entropy [L] without, float32, of the tempered distribution."""
-        lengths = batch.cu_seqlens.diff().tolist()
         hidden = self.causal_lm.base_model(
             input_ids=batch.token_ids[None],
             position_ids=batch.position_ids[None],
             use_cache=False,
-            segments=tuple(lengths),
+            bundles=batch.bundles,
         ).last_hidden_state[0]
         return chunked_logprobs(
             self.causal_lm.get_output_embeddings(),

@@ -62,6 +62,7 @@ def _draw_rewards(axes: Axes, steps: Sequence[float], metrics: Sequence[Mapping[
             labels[::-1],
             title="lines: mean of 5 steps",
             title_fontsize=8,
+            alignment="left",
             fontsize=8.5,
             frameon=False,
             loc="center left",

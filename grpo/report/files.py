@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Generator[Path, None, None]:
     """A path beside `path` to write to; it takes `path`'s place when the block ends and vanishes when it raises."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -10,7 +10,8 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from grpo.report.panel import PanelState, draw
+from grpo.report.panel import draw
+from grpo.report.panel_state import PanelState
 from grpo.report.plain_display import step_line
 from grpo.report.plan import RunPlan
 from grpo.report.run_log import Level, RunLog, printable

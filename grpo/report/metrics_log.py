@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from torch.utils.tensorboard.writer import SummaryWriter
-
 from grpo.errors import DataError
 
 
@@ -25,6 +23,9 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, tensorboard_dir: Path) -> None:
+        # Imported late: torch takes seconds to load, and who only reads metrics needs none of it.
+        from torch.utils.tensorboard.writer import SummaryWriter
+
         self.history: list[dict[str, float]] = read_metrics(path) if path.exists() else []
         _drop_torn_tail(path)
         self._file = path.open("a", encoding="utf-8")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -13,51 +11,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from grpo.report.plan import Progress, RunPlan
+from grpo.report.panel_state import PanelState
 from grpo.report.run_log import WarningTally, printable
 from grpo.report.series import TIME_PARTS, format_duration, format_number, reward_terms, time_shares
 
-PART_STYLES = dict(zip(TIME_PARTS, ("dodger_blue1", "orange1", "medium_sea_green", "orchid", "grey42"), strict=True))
+_BLUE, _GREEN = "#4f8ff7", "#3fb67f"
+PART_STYLES = dict(zip(TIME_PARTS, (_BLUE, "#ee8d52", _GREEN, "#bb8cea", "grey50"), strict=True))
 MAX_WIDTH = 120
 _MAX_TERMS = 4
 _SPARKS = "▁▂▃▄▅▆▇█"
-
-
-@dataclass(slots=True, kw_only=True)
-class PanelState:
-    """Everything the panel shows. Times are `time.monotonic()` seconds."""
-
-    plan: RunPlan
-    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
-    mean_rewards: list[float] = field(default_factory=list[float])
-    warnings: WarningTally = field(default_factory=WarningTally)
-    phase: tuple[str, int, int] = ("starting", 0, 0)
-    started_at: float = field(default_factory=time.monotonic)
-    phase_at: float = field(default_factory=time.monotonic)
-    step_at: float = field(default_factory=time.monotonic)
-    closed_at: float | None = None
-    progress: Progress = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.progress = Progress(plan=self.plan)
-
-    def set_phase(self, name: str, done: int, total: int) -> None:
-        """Enter or go on with a phase."""
-        if name != self.phase[0]:
-            self.phase_at = time.monotonic()
-        self.phase = (printable(name), done, total)
-
-    def finish_step(self, metrics: Mapping[str, float]) -> None:
-        """Take over the metrics of a finished step."""
-        now = time.monotonic()
-        self.progress.finish_step(metrics, now - self.step_at)
-        self.step_at = now
-        self.metrics = dict(metrics)
-        self.mean_rewards.append(float(metrics.get("reward/mean", math.nan)))
-
-    def close(self, now: float) -> None:
-        """Stop the clocks."""
-        self.closed_at = now
 
 
 def draw(state: PanelState, *, width: int, height: int, now: float) -> Panel:
@@ -68,9 +30,9 @@ def draw(state: PanelState, *, width: int, height: int, now: float) -> Panel:
     if state.metrics:
         parts += [Text(), _numbers(state.metrics, inner), Text()]
         parts += [*_time_bar(state.metrics, inner), sparkline(state.mean_rewards, inner)]
-    # Border and what is above take at most 20 lines; what a terminal has beyond those, the warnings may fill.
-    parts += _warnings(state.warnings, inner, lines_each=2 if height >= 27 else 1)
-    title = Text.assemble(" Keel ", (printable(state.plan.experiment), "bold"), " ")
+    taken = 2 + sum(part.row_count if isinstance(part, Table) else 1 for part in parts)
+    parts += _warnings(state.warnings, inner, height - 1 - taken)
+    title = Text.assemble(("Keel", "bold default"), " · ", (printable(state.plan.experiment), "default"))
     return Panel(Group(*parts), title=title, title_align="left", border_style="grey50", width=inner + 4)
 
 
@@ -87,17 +49,15 @@ def _header(state: PanelState, width: int) -> Text:
 def _progress(state: PanelState, now: float, width: int) -> Table:
     total, step = max(state.plan.num_steps, 1), state.progress.step
     left = state.progress.remaining_s(now - state.step_at)
-    row = Table.grid(padding=(0, 1))
-    row.add_column(no_wrap=True)
-    row.add_column(width=max(10, width - 46))
-    row.add_column(no_wrap=True)
+    label = Text(f"step {step}/{state.plan.num_steps}", style="bold")
     times = f"{step / total:4.0%}  {format_duration(now - state.started_at)}"
     times += "" if state.closed_at is not None else f"  left {format_duration(left)}"
-    row.add_row(
-        Text(f"step {step}/{state.plan.num_steps}", style="bold"),
-        ProgressBar(total=total, completed=step, complete_style="dodger_blue1", finished_style="medium_sea_green"),
-        times,
-    )
+    bar = ProgressBar(total=total, completed=step, complete_style=_BLUE, finished_style=_GREEN)
+    row = Table.grid(padding=(0, 1))
+    row.add_column(no_wrap=True)
+    row.add_column(width=max(8, width - label.cell_len - len(times) - 2))
+    row.add_column(no_wrap=True)
+    row.add_row(label, bar, times)
     return row
 
 
@@ -109,7 +69,7 @@ def _phase(state: PanelState, now: float, width: int) -> Text:
         name = f"sampling {done}/{total} groups"
     elif total:
         name = f"{name} {done}/{total}"
-    text = Text.assemble(("● ", "dodger_blue1"), name, (f"  {format_duration(now - state.phase_at)}", "dim"))
+    text = Text.assemble(("● ", _BLUE), name, (f"  {format_duration(now - state.phase_at)}", "dim"))
     text.truncate(width, overflow="ellipsis")
     return text
 
@@ -205,12 +165,15 @@ def sparkline(values: Sequence[float], width: int) -> Text:
     scale = (len(_SPARKS) - 1) / (high - low) if high > low else 0.0
     blocks = "".join(_SPARKS[round((value - low) * scale)] if math.isfinite(value) else " " for value in shown)
     span = f" {format_number(low)} to {format_number(high)}"
-    return Text.assemble((label, "dim"), (blocks, "dodger_blue1"), (span, "dim"), no_wrap=True)
+    return Text.assemble((label, "dim"), (blocks, _BLUE), (span, "dim"), no_wrap=True)
 
 
-def _warnings(tally: WarningTally, width: int, lines_each: int) -> list[Text]:
+def _warnings(tally: WarningTally, width: int, room: int) -> list[Text]:
+    """The three most recent, one line each, or two where there is `room` for that many lines."""
     shown: list[Text] = []
-    for message, count in tally.recent(3):
+    recent = tally.recent(3)
+    lines_each = 2 if room >= 2 * len(recent) else 1
+    for message, count in recent:
         times = f" (x{count})" if count > 1 else ""
         text = Text(" ".join(message.split()), style="yellow")
         text.truncate(width * lines_each - 2 - len(times) - 12 * (lines_each - 1), overflow="ellipsis")

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,7 +53,9 @@ def write_rollouts(path: Path, step: int, scored_groups: Sequence[ScoredGroup]) 
     for term in terms:
         for name, kind in ((term, pa.float64()), (f"{term}_outcome", pa.string()), (f"{term}_reason", pa.string())):
             if name in schema:
-                raise ConfigError("reward.weights", term, f"rollouts have a column {name!r} already", "Rename the term.")
+                raise ConfigError(
+                    "reward.weights", term, f"rollouts have a column {name!r} already", "Rename the term."
+                )
             schema[name] = kind
     rows = [row for scored in scored_groups for row in _rows(step, scored, terms)]
     table = pa.table(
@@ -62,13 +64,6 @@ def write_rollouts(path: Path, step: int, scored_groups: Sequence[ScoredGroup]) 
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as aside:
         pq.write_table(table, aside, compression="zstd")
-
-
-def read_texts(path: Path) -> list[dict[str, Any]]:
-    """Rows of a rollout file without the token columns, for people to read."""
-    file = pq.ParquetFile(path)
-    wanted = [name for name in file.schema_arrow.names if name not in ("token_ids", "behavior_logprobs")]
-    return cast("list[dict[str, Any]]", file.read(columns=wanted).to_pylist())
 
 
 def _rows(step: int, scored: ScoredGroup, terms: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 
 #: Parts of a step's wall time, `time/<part>_s`, in the order they are drawn.
-TIME_PARTS = ("rollout", "reward", "learner", "sync", "idle")
+TIME_PARTS: tuple[str, ...] = ("rollout", "reward", "learner", "sync", "idle")
 
 Metrics = Mapping[str, float]
 
@@ -82,12 +82,14 @@ def compare_quarters(values: Sequence[float]) -> QuarterComparison | None:
 
 
 def format_number(value: float) -> str:
-    """Three significant digits, for people."""
+    """About three significant digits, for people; "-" for NaN."""
     if not math.isfinite(value):
         return "-" if math.isnan(value) else str(value)
-    if value == 0 or 1e-3 <= abs(value) < 1e3:
-        return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.1e}"
+    size = abs(value)
+    if size != 0 and not 1e-4 <= size < 1e7:
+        return f"{value:.1e}"
+    decimals = next((digits for limit, digits in ((1e-9, 3), (0.1, 4), (1, 3), (10, 2), (100, 1)) if size < limit), 0)
+    return f"{value:,.{decimals}f}"
 
 
 def format_duration(seconds: float) -> str:

@@ -82,8 +82,8 @@ def _mismatch(metrics: Mapping[str, float], updates_per_step: int) -> Iterator[s
     divergence = metrics.get("learner/kl_behavior_policy", 0.0)
     if divergence > MAX_KL_BEHAVIOR_POLICY:
         yield (
-            f"KL(behavior||policy) is {format_number(divergence)} nats a token: engine and learner disagree. Check that "
-            "model.rollout_dtype equals model.param_dtype, top_p is 1 and top_k is -1, and the weight sync."
+            f"KL(behavior||policy) is {format_number(divergence)} nats a token: engine and learner disagree. Check "
+            "that model.rollout_dtype equals model.param_dtype, top_p is 1 and top_k is -1, and the weight sync."
         )
 
 
@@ -91,13 +91,13 @@ def _optimisation(metrics: Mapping[str, float], history: Sequence[Mapping[str, f
     entropy = metrics.get("learner/entropy", math.inf)
     if entropy < MIN_ENTROPY:
         yield (
-            f"Entropy fell to {format_number(entropy)} nats: the policy hardly explores any more. Lower learner.lr, raise "
-            "algorithm.clip_high, or stop here if the reward is good enough."
+            f"Entropy fell to {format_number(entropy)} nats: the policy hardly explores any more. Lower learner.lr, "
+            "raise algorithm.clip_high, or stop here if the reward is good enough."
         )
     norm = metrics.get("learner/grad_norm", math.nan)
     earlier = [value for value in column(history, "learner/grad_norm") if math.isfinite(value)]
     if len(earlier) >= _MIN_GRAD_NORM_HISTORY and norm > GRAD_NORM_SPIKE * median(earlier) > 0:
         yield (
-            f"Gradient norm {format_number(norm)} is {norm / median(earlier):.0f} times its median so far. One spike is "
-            "clipped by learner.max_grad_norm; if they recur, lower learner.lr."
+            f"Gradient norm {format_number(norm)} is {norm / median(earlier):.0f} times its median so far. One spike "
+            "is clipped by learner.max_grad_norm; if they recur, lower learner.lr."
         )

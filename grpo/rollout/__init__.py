@@ -1,0 +1,1 @@
+"""Rollout: vLLM engines that sample groups of completions and take new weights."""

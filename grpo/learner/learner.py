@@ -1,0 +1,196 @@
+"""One learner rank: forward, backward and optimiser over packed micro-batches."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+
+from grpo.config import RunConfig
+from grpo.learner import checkpoint
+from grpo.learner.optimizer import learning_rate, make_optimizer
+from grpo.learner.policy import load_policy, tensor_name
+from grpo.loss import policy_loss
+from grpo.records import LossOutput, MicroBatch, StepReport, WeightUpdate
+from grpo.sync.channel import Channel
+from grpo.sync.publisher import Publisher
+
+
+class Learner:
+    """The policy's shard on this rank. torch.distributed must be initialised before."""
+
+    def __init__(self, config: RunConfig, model_path: Path, device: torch.device) -> None:
+        """Load the policy (and the reference, where the KL coefficient asks for one) and set up the optimiser."""
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.device = device
+        self.model_path = model_path
+        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+
+        def load(trainable: bool):
+            temperature = config.rollout.temperature
+            return load_policy(
+                model_path, mesh, config.model, config.learner, temperature=temperature, trainable=trainable
+            )
+
+        self.policy = load(True)
+        self.reference = load(False) if config.algorithm.kl_coefficient else None
+        self.optimizer = make_optimizer(self.policy, config.learner)
+        self.publisher = Publisher(
+            ((tensor_name(name), p.detach()) for name, p in self.policy.named_parameters()),
+            wire_dtype=getattr(torch, config.model.rollout_dtype.value),
+            bucket_bytes=config.sync.bucket_mib << 20,
+        )
+        self.num_updates = 0
+        self._stop = threading.Event()
+        # Stop requests are agreed on over gloo, so that asking costs no GPU synchronisation.
+        self._control_group = dist.new_group(backend="gloo")
+
+    def interrupt(self) -> None:
+        """Ask the step in progress to end before its next micro-batch. Safe from another thread."""
+        self._stop.set()
+
+    def train_step(self, updates: Sequence[Sequence[MicroBatch]]) -> StepReport | None:
+        """One step: an optimiser update for each list of micro-batches.
+
+        Args:
+            updates: for each update this rank's micro-batches; as many on every rank.
+
+        Returns:
+            The report, or None where the step was interrupted before it changed any weight.
+        """
+        started = time.perf_counter()
+        proximal = self._proximal_logprobs(updates) if len(updates) > 1 else None
+        sums: dict[str, Tensor] = {}
+        maxima: dict[str, Tensor] = {}
+        norms: list[float] = []
+        skipped = 0
+        for number, batches in enumerate(updates):
+            for index, batch in enumerate(batches):
+                if number == 0 and self._asked_to_stop():
+                    self.optimizer.zero_grad()
+                    return None
+                output = self._backward(batch, None if proximal is None else proximal[number][index])
+                _accumulate(sums, maxima, output)
+            norm = self._update()
+            norms.append(norm)
+            skipped += not math.isfinite(norm)
+        metrics = self._metrics(sums, maxima)
+        metrics["learner/grad_norm"] = sum(norms) / len(norms)
+        metrics["learner/skipped_updates"] = float(skipped)
+        metrics["learner/lr"] = self.optimizer.param_groups[0]["lr"]
+        num_tokens = sum(len(b.token_ids) for batches in updates for b in batches)
+        return StepReport(metrics=metrics, num_tokens=num_tokens, compute_s=time.perf_counter() - started)
+
+    @torch.no_grad()
+    def logprobs(self, batch: MicroBatch) -> Tensor:
+        """Logprobs of the loss tokens under the current policy, [L], on the host. A collective."""
+        return self.policy(batch.to(self.device))[0].cpu()
+
+    def attach(self, channel: Channel) -> None:
+        """Give the sending rank its channel to the engines."""
+        self.publisher.attach(channel)
+
+    def publish(self, policy_version: int) -> WeightUpdate:
+        """Send the current weights. A collective; see `Publisher.publish`."""
+        return self.publisher.publish(policy_version)
+
+    def save(self, directory: Path) -> None:
+        """Write policy, optimiser, schedule position and RNG. A collective."""
+        checkpoint.save(directory, self.policy, self.optimizer, num_updates=self.num_updates)
+
+    def load(self, directory: Path) -> None:
+        """Read what `save` wrote, on any number of ranks. A collective."""
+        self.num_updates = checkpoint.load(directory, self.policy, self.optimizer)
+
+    def export(self, directory: Path) -> None:
+        """Write the policy as a Hugging Face model directory. A collective; rank 0 writes."""
+        checkpoint.export(directory, self.policy, self.model_path, self.config.model)
+
+    def _asked_to_stop(self) -> bool:
+        asked = torch.tensor(int(self._stop.is_set()))
+        dist.all_reduce(asked, dist.ReduceOp.MAX, group=self._control_group)
+        if asked.item():
+            self._stop.clear()
+        return bool(asked.item())
+
+    @torch.no_grad()
+    def _proximal_logprobs(self, updates: Sequence[Sequence[MicroBatch]]) -> list[list[Tensor]]:
+        return [[self.policy(batch.to(self.device))[0] for batch in batches] for batches in updates]
+
+    def _backward(self, batch: MicroBatch, proximal: Tensor | None) -> LossOutput:
+        batch = batch.to(self.device)
+        reference = None
+        if self.reference is not None:
+            with torch.no_grad():
+                reference = self.reference(batch)[0]
+        logprobs, entropy = self.policy(batch)
+        output = policy_loss(
+            logprobs,
+            entropy,
+            batch,
+            self.config.algorithm,
+            proximal_logprobs=proximal,
+            reference_logprobs=reference,
+        )
+        output.loss.backward()
+        return output
+
+    def _update(self) -> float:
+        """Clip, step, zero. A gradient that is not finite changes nothing; its norm is returned as it is."""
+        config = self.config
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.learner.max_grad_norm)
+        norm = float((norm.full_tensor() if isinstance(norm, DTensor) else norm).item())
+        if math.isfinite(norm):
+            total = config.steps * config.algorithm.updates_per_step
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(config.learner, self.num_updates, total)
+            self.optimizer.step()
+        self.num_updates += 1
+        self.optimizer.zero_grad()
+        return norm
+
+    def _metrics(self, sums: dict[str, Tensor], maxima: dict[str, Tensor]) -> dict[str, float]:
+        total = dict(zip(sorted(sums), _all_reduce(sums, dist.ReduceOp.SUM), strict=True))
+        highest = dict(zip(sorted(maxima), _all_reduce(maxima, dist.ReduceOp.MAX), strict=True))
+        tokens = max(1.0, total["tokens"])
+        means = {
+            "learner/entropy": total["entropy"] / tokens,
+            "learner/clip_low_share": total["clip_low"] / tokens,
+            "learner/clip_high_share": total["clip_high"] / tokens,
+            "learner/kl_behavior_policy": total["kl_behavior_policy"] / tokens,
+        }
+        if "kl_reference" in total:
+            means["learner/kl_reference"] = total["kl_reference"] / tokens
+        squared = tokens * total["importance_squared"]
+        effective = total["importance"] ** 2 / squared if squared else math.nan
+        return means | {
+            "learner/loss": total["loss"],
+            "learner/num_loss_tokens": total["tokens"],
+            "learner/effective_sample_share": effective,
+            **{f"learner/{name}": value for name, value in highest.items()},
+        }
+
+
+def _accumulate(sums: dict[str, Tensor], maxima: dict[str, Tensor], output: LossOutput) -> None:
+    combine: list[tuple[dict[str, Tensor], dict[str, Tensor], Callable[[Tensor, Tensor], Tensor]]] = [
+        (sums, dict(output.sums), torch.add),
+        (maxima, dict(output.maxima), torch.maximum),
+    ]
+    for total, new, how in combine:
+        for name, value in new.items():
+            total[name] = how(total[name], value) if name in total else value
+
+
+def _all_reduce(values: dict[str, Tensor], how: dist.ReduceOp.RedOpType) -> list[float]:
+    stacked = torch.stack([values[name].double() for name in sorted(values)])
+    dist.all_reduce(stacked, how)
+    return stacked.tolist()

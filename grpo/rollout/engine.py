@@ -1,0 +1,182 @@
+"""vLLM's AsyncLLM behind the few calls that Keel needs; the only file that knows vLLM's interface."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grpo.config import RunConfig
+from grpo.records import Completion, FinishReason, Group, Prompt, WeightManifest, WeightUpdate
+from grpo.sync.channel import Endpoint
+
+
+def engine_environment(config: RunConfig, device: str, threads: int) -> dict[str, str]:
+    """Environment variables that vLLM reads at import; to be set before the worker process starts."""
+    common = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        # Engine calls carry Keel's own records; they cross only between processes of one worker.
+        "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
+    }
+    if device != "cpu":
+        return common
+    return common | {
+        "VLLM_CPU_KVCACHE_SPACE": str(config.rollout.kv_cache_gib),
+        # Engines and learners share the cores by turns: pinned threads would fight over the same one.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(threads),
+    }
+
+
+class Engine:
+    """One engine. Create it inside a running event loop."""
+
+    def __init__(self, config: RunConfig, model_path: Path, device: str, worker: int) -> None:
+        """Load the model and start vLLM's processes; blocks for seconds to minutes.
+
+        Raises:
+            RuntimeError: vLLM's own, when its engine process fails to start.
+        """
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self._config = config.rollout
+        self._max_length = config.model.max_length
+        self._worker = worker
+        self._requests = 0
+        self.policy_version = 0
+        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_args(config, model_path, device)))
+        self._stop_token_ids = _tokens_containing(self._llm.get_tokenizer(), self._config.stop)
+
+    async def generate(self, prompts: Sequence[Prompt], seed: int) -> AsyncIterator[Group]:
+        """Sample a group for each prompt; yields each as soon as its last completion is done.
+
+        All requests enter the scheduler while it is paused, and the sampler is seeded, so that the same prompts,
+        weights and seed give the same groups.
+        """
+        await self._llm.pause_generation(mode="keep", clear_cache=False)
+        await self._llm.collective_rpc("keel_seed", args=(seed,))
+        tasks = [asyncio.create_task(self._group(prompt)) for prompt in prompts]
+        try:
+            await asyncio.sleep(0)
+            while self._llm.output_processor.get_num_unfinished_requests() < len(prompts) * self._config.group_size:
+                if failed := next((t for t in tasks if t.done()), None):
+                    failed.result()
+                await asyncio.sleep(0.001)
+            await self._llm.resume_generation()
+            for finished in asyncio.as_completed(tasks):
+                yield await finished
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _group(self, prompt: Prompt) -> Group:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        config = self._config
+        self._requests += 1
+        params = SamplingParams(
+            n=config.group_size,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
+            max_tokens=min(config.max_new_tokens, self._max_length - len(prompt.token_ids)),
+            stop=config.stop or None,
+            stop_token_ids=self._stop_token_ids or None,
+            logprobs=0,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        started, first_version = time.perf_counter(), self.policy_version
+        output: Any = None
+        token_ids = {"prompt_token_ids": prompt.token_ids.tolist()}
+        async for output in self._llm.generate(token_ids, params, f"{prompt.uid}-{self._requests}"):
+            pass
+        versions = first_version, self.policy_version
+        return Group(
+            prompt=prompt,
+            completions=tuple(_completion(o, *versions) for o in sorted(output.outputs, key=lambda o: o.index)),
+            worker=self._worker,
+            latency_s=time.perf_counter() - started,
+            num_cached_prompt_tokens=output.num_cached_tokens or 0,
+        )
+
+    async def join_channel(
+        self, endpoint: Endpoint, first_rank: int, local_host: str, manifest: WeightManifest
+    ) -> None:
+        """Connect all of the engine's processes to the weight channel."""
+        await self._llm.collective_rpc("keel_join_channel", args=(endpoint, first_rank, local_host, manifest))
+
+    async def receive_weights(self, policy_version: int) -> list[WeightUpdate]:
+        """Take one update in all of the engine's processes and forget prefixes computed with the old weights."""
+        await self._llm.pause_generation(mode="keep", clear_cache=False)
+        updates = await self._llm.collective_rpc("keel_receive", args=(policy_version,))
+        await self._llm.reset_prefix_cache()
+        await self._llm.resume_generation()
+        self.policy_version = policy_version
+        return updates
+
+    def shutdown(self) -> None:
+        """End vLLM's processes."""
+        with suppress(ProcessLookupError):
+            self._llm.shutdown()
+
+
+def _engine_args(config: RunConfig, model_path: Path, device: str) -> dict[str, Any]:
+    rollout = config.rollout
+    arguments: dict[str, Any] = {
+        "model": str(model_path),
+        "trust_remote_code": config.model.trust_remote_code,
+        "dtype": config.model.rollout_dtype.value,
+        "max_model_len": config.model.max_length,
+        "tensor_parallel_size": rollout.tensor_parallel_size,
+        "distributed_executor_backend": "mp" if rollout.tensor_parallel_size > 1 else None,
+        "enforce_eager": rollout.enforce_eager,
+        "max_num_seqs": rollout.max_num_seqs,
+        "seed": config.seed,
+        # Logprobs of the distribution that was sampled from, temperature included: what the loss needs.
+        "logprobs_mode": "processed_logprobs",
+        "worker_extension_cls": "grpo.rollout.extension.WeightReceiver",
+        "enable_prefix_caching": True,
+        # Repetition penalties and the like from generation_config.json would bias the ratio in silence.
+        "generation_config": "vllm",
+        "disable_log_stats": True,
+    }
+    if rollout.block_size is not None:
+        arguments["block_size"] = rollout.block_size
+    if device == "cuda":
+        arguments["gpu_memory_utilization"] = rollout.gpu_memory_utilization
+    return arguments | rollout.engine_args
+
+
+def _tokens_containing(tokenizer: Any, stops: Sequence[str]) -> list[int]:
+    """Vocabulary entries in which a stop string occurs.
+
+    The engine's scheduler acts on a stop token at once; a stop string is found outside it, some tokens late, which
+    wastes them and makes the batch's composition, and with it the random numbers, depend on timing.
+    """
+    if not stops:
+        return []
+    texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+    return [i for i, text in enumerate(texts) if any(stop in text for stop in stops)]
+
+
+def _completion(output: Any, first_version: int, last_version: int) -> Completion:
+    token_ids = list(output.token_ids)
+    logprobs = [step[token].logprob for step, token in zip(output.logprobs, token_ids, strict=True)]
+    return Completion(
+        token_ids=np.asarray(token_ids, dtype=np.int64),
+        behavior_logprobs=np.asarray(logprobs, dtype=np.float32),
+        text=output.text,
+        finish_reason=FinishReason(output.finish_reason if output.finish_reason in ("stop", "length") else "aborted"),
+        first_policy_version=first_version,
+        last_policy_version=last_version,
+    )

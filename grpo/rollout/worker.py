@@ -1,0 +1,81 @@
+"""The Ray actor around one vLLM engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import ray
+
+from grpo.config import RunConfig
+from grpo.errors import WorkerError
+from grpo.records import Group, Prompt, WeightManifest, WeightUpdate
+from grpo.rollout.engine import Engine
+from grpo.sync.channel import Endpoint
+from grpo.worker_process import last_traceback, log_to_file
+
+
+class RolloutWorker:
+    """Samples groups and takes weights. Created by the controller."""
+
+    def __init__(self, index: int, config: RunConfig, device: str, log_file: str) -> None:
+        self._log_file = Path(log_file)
+        log_to_file(self._log_file)
+        self._index = index
+        self._config = config
+        self._device = device
+        self._engine: Engine | None = None
+
+    async def start(self, model_path: str) -> None:
+        """Start the engine.
+
+        Raises:
+            WorkerError: vLLM did not come up; holds the traceback of the process that failed.
+        """
+        try:
+            self._engine = Engine(self._config, Path(model_path), self._device, self._index)
+        except Exception as error:
+            # vLLM's engine process writes its traceback to the log and reports only that it failed.
+            await asyncio.sleep(0.5)
+            cause = last_traceback(self._log_file.read_text(errors="replace"))
+            raise WorkerError(
+                f"rollout worker {self._index}: the vLLM engine did not start ({type(error).__name__}: {error}).\n"
+                f"{cause}\nWhole log: {self._log_file}"
+            ) from None
+
+    async def generate(self, prompts: list[Prompt], seed: int) -> AsyncIterator[Group]:
+        """See `Engine.generate`."""
+        async for group in self._required.generate(prompts, seed):
+            yield group
+
+    async def join_channel(self, endpoint: Endpoint, first_rank: int, manifest: WeightManifest) -> None:
+        """Connect the engine to the weight channel; its processes take the ranks from `first_rank` on."""
+        host = ray.util.get_node_ip_address()
+        await self._required.join_channel(endpoint, first_rank, host, manifest)
+
+    async def receive_weights(self, policy_version: int) -> list[WeightUpdate]:
+        """See `Engine.receive_weights`."""
+        return await self._required.receive_weights(policy_version)
+
+    def process_id(self) -> int:
+        """This actor's process id."""
+        return os.getpid()
+
+    async def shutdown(self) -> None:
+        """End the engine's processes."""
+        if self._engine is not None:
+            self._engine.shutdown()
+
+    @property
+    def _required(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError("start() has not been called")
+        return self._engine
+
+
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C to the driver: it reaches every process of the terminal's group."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

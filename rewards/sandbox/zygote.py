@@ -1,0 +1,109 @@
+"""A clean, single-threaded interpreter that forks one child for each program.
+
+`slot.Slot` starts it with an empty environment and its own session. It speaks `wire` over one socket: "ready" once,
+then for each job "started" (with the child's process id) and the facts of its death, which `classify` reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import resource
+import shutil
+import signal
+import socket
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+from rewards.sandbox import confine, wire
+from rewards.sandbox.candidate import Reporter, run_candidate
+from rewards.sandbox.program import Limits
+from rewards.sandbox.supervise import REPORT_BYTES, ControlClosed, Sink, supervise
+
+_PRELOADED = """
+abc array asyncio base64 bisect calendar cmath collections contextlib copy dataclasses datetime decimal enum fractions
+functools hashlib heapq inspect io itertools json logging math numbers operator pickle queue random re secrets
+statistics string struct tempfile textwrap threading time timeit traceback types typing unicodedata unittest uuid
+_strptime encodings.idna
+""".split()
+
+
+def main() -> None:
+    """Serve jobs until the pool closes its end of the socket.
+
+    Arguments (sys.argv): package root, descriptor of the control socket, the pool's process id, directory.
+    """
+    root, control_fd, parent, directory = sys.argv[1:5]
+    _settle(root, int(parent))
+    control = socket.socket(fileno=int(control_fd))
+    control.set_inheritable(False)
+    uid = confine.candidate_uid()
+    try:
+        wire.send(control, {"ready": True})
+        while True:
+            wire.send(control, _run_job(wire.receive(control), control, directory, uid))
+    except (EOFError, ConnectionError, ControlClosed):
+        pass  # the pool closed, or its process is gone
+    finally:
+        remove_tree(directory)
+        with contextlib.suppress(OSError):
+            os.rmdir(Path(directory).parent)  # the last zygote out, should the pool not have lived to do it
+
+
+def _settle(root: str, parent: int) -> None:
+    sys.path[:] = [path for path in sys.path if path != root]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A signal that can be handled, so that the directory goes too.
+    confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit(0)
+    confine.prctl(confine.PR_SET_NAME, confine.process_name())
+    confine.prctl(confine.PR_SET_CHILD_SUBREAPER, 1)
+    confine.prctl(confine.PR_SET_DUMPABLE, 0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))  # keeps the child's closerange short
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def _run_job(job: dict[str, Any], control: socket.socket, directory: str, uid: int | None) -> dict[str, Any]:
+    limits = Limits(**job["limits"])
+    nonce = os.urandom(16).hex()
+    home = os.path.join(directory, nonce[:8])
+    os.mkdir(home, 0o700)
+    if uid is not None:
+        os.chown(home, uid, uid)
+    num_tasks = confine.user_tasks() if uid is None else 0
+    output_read, output_write = os.pipe()
+    report_read, report_write = os.pipe()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _be_candidate(job, limits, home, output_write, report_write, uid, num_tasks, nonce)
+        os.close(output_write)
+        os.close(report_write)
+        wire.send(control, {"started": pid})
+        sinks = Sink(output_read, limits.output_bytes), Sink(report_read, REPORT_BYTES)
+        for sink in sinks:
+            os.set_blocking(sink.fd, False)
+        death = supervise(pid, sinks, control.fileno(), limits)
+    finally:
+        os.close(output_read)
+        os.close(report_read)
+        remove_tree(home)
+    output, report = (bytes(sink.data).decode("utf-8", "replace") for sink in sinks)
+    lines = [line.split(" ", 3) for line in report.split("\n")[:-1]]
+    return {
+        "status": death.status,
+        "killed_for": death.killed_for,
+        "cpu_s": death.cpu_s,
+        "wall_s": death.wall_s,
+        "output": output,
+        "events": [line[1:] for line in lines if len(line) == 4 and line[0] == nonce],
+    }
