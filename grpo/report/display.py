@@ -15,7 +15,7 @@ from grpo.report.run_log import RunLog
 
 __all__ = ["Display", "LiveDisplay", "PlainDisplay", "RunPlan", "make_display"]
 
-_MIN_WIDTH, _MIN_HEIGHT = 60, 16
+_MIN_WIDTH, _MIN_HEIGHT = 64, 18
 
 
 class Display(Protocol):

@@ -12,7 +12,7 @@ Rows = Sequence[Mapping[str, float]]
 
 def headline(rows: Rows) -> str:
     """Tiles; empty before the first step."""
-    tiles = [_change_tile(rows), _change_tile(rows, "reward/pass_rate", "pass rate", wide=False)]
+    tiles = [_reward_tile(rows), _pass_rate_tile(rows)]
     length = column(rows, "rollout/completion_length_mean")
     if rows:
         last = mean(length[-max(1, len(rows) // 4) :])
@@ -23,27 +23,26 @@ def headline(rows: Rows) -> str:
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
-def _change_tile(rows: Rows, name: str = "reward/mean", label: str = "mean reward", wide: bool = True) -> str:
-    """First against last quarter of the steps; nothing below two steps."""
-    quarters = compare_quarters(column(rows, name))
+def _reward_tile(rows: Rows) -> str:
+    quarters = compare_quarters(column(rows, "reward/mean"))
     if quarters is None:
         return ""
-    shown = _percent if name.endswith("rate") else format_number
-    sign, kind = ("+", "good") if quarters.difference >= 0 else ("", "bad")
-    change = f'<span class="{kind}">{sign}{shown(quarters.difference)}</span>'
-    value = f"{shown(quarters.first)} → {shown(quarters.last)}"
-    if not wide:
-        return _tile(value, f"{label}, first to last quarter ({change})")
-    known = not math.isnan(quarters.standard_error)
-    error = f" <small>± {shown(quarters.standard_error)}</small>" if known else ""
-    quarter = f"{quarters.num_steps} step{'s' if quarters.num_steps > 1 else ''} each"
-    note = "; ± standard error from the spread between steps" if known else ""
-    return _tile(f"{value} {change}{error}", f"{label}, first to last quarter of the run ({quarter}{note})", wide=True)
+    difference = quarters.difference
+    sign, kind = ("+", "good") if difference >= 0 else ("", "bad")
+    value = f"{format_number(quarters.first)}&nbsp;→&nbsp;{format_number(quarters.last)}"
+    label = f"mean reward, first to last quarter of the run ({quarters.num_steps} of {len(rows)} steps each"
+    if not math.isnan(quarters.standard_error):
+        label += f"; difference ± {format_number(quarters.standard_error)}, standard error over steps"
+    return _tile(f'{value} <span class="{kind}">{sign}{format_number(difference)}</span>', label + ")", wide=True)
+
+
+def _pass_rate_tile(rows: Rows) -> str:
+    quarters = compare_quarters(column(rows, "reward/pass_rate"))
+    if quarters is None:
+        return ""
+    value = f"{quarters.first:.0%}&nbsp;→&nbsp;{quarters.last:.0%}"
+    return _tile(value, f"pass rate, first to last quarter ({quarters.difference * 100:+.0f} points)")
 
 
 def _tile(value: str, label: str, *, wide: bool = False) -> str:
     return f'<div class="tile{" wide" if wide else ""}"><b>{value}</b><span>{label}</span></div>'
-
-
-def _percent(value: float) -> str:
-    return f"{value:.0%}"

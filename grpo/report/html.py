@@ -154,4 +154,5 @@ def _table(name: str, values: Mapping[str, Any]) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, list):
         return " ".join(map(str, cast("list[object]", value)))
-    return "null" if value is None else str(value)
+    # As YAML spells them.
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)

@@ -26,8 +26,8 @@ class MetricsLog:
         # Imported late: torch takes seconds to load, and who only reads metrics needs none of it.
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self.history: list[dict[str, float]] = read_metrics(path) if path.exists() else []
         _drop_torn_tail(path)
+        self.history: list[dict[str, float]] = read_metrics(path) if path.exists() else []
         self._file = path.open("a", encoding="utf-8")
         # After a resume TensorBoard must forget the points of the steps that are run again.
         purge = int(self.history[-1]["step"]) + 1 if self.history else 0

@@ -19,11 +19,12 @@ pre { margin:0; white-space:pre-wrap; overflow-wrap:anywhere; }
 .tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(190px,1fr)); gap:12px; margin-top:20px; }
 .tile,figure,.card { background:var(--card); border:1px solid var(--edge); border-radius:10px; }
 .tile { padding:14px 16px; } .tile.wide { grid-column:span 2; }
-.tile b { display:block; white-space:nowrap; font-size:25px; line-height:1.25; font-variant-numeric:tabular-nums; }
-.tile.wide b { font-size:30px; } .tile small { font-size:17px; font-weight:500; color:var(--soft); } .tile span { color:var(--soft); font-size:13px; }
+.tile b { display:block; font-size:25px; line-height:1.25; font-variant-numeric:tabular-nums; }
+.tile.wide b { font-size:27px; }
+.tile span { color:var(--soft); font-size:13px; }
 .tile b span { font-size:inherit; color:inherit; } .tile b .good { color:var(--good); }
 .tile b .bad { color:var(--bad); }
-figure.wide { grid-column:1/-1; }
+figure.wide { grid-column:1/-1; overflow-x:auto; } .wide svg { min-width:620px; }
 .charts { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr)); gap:12px; }
 figure { margin:0; padding:12px 12px 6px; }
 figcaption { display:flex; flex-wrap:wrap; gap:4px 10px; padding:0 4px 6px; }
@@ -37,7 +38,7 @@ svg { display:block; width:100%; height:auto; } svg text { fill:var(--soft); fon
 .c5{--c:var(--c5)} .c6{--c:var(--c6)} .c7{--c:var(--c7)} .c8{--c:var(--c8)}
 .warning { background:var(--warn-page); border:1px solid var(--edge); border-left:4px solid var(--warn);
   border-radius:6px; padding:8px 12px; margin:6px 0; overflow-wrap:anywhere; }
-.card { padding:14px 16px; margin:10px 0; } .samples { display:grid; gap:12px; align-items:start;
+.card > p:first-child { margin-top:0; } .card { padding:14px 16px; margin:10px 0; } .samples { display:grid; gap:12px; align-items:start;
   grid-template-columns:repeat(auto-fit,minmax(min(360px,100%),1fr)); } .samples .card { margin:0; min-width:0; }
 .chip { display:inline-block; border:1px solid var(--edge); border-radius:20px; padding:0 9px; margin:0 4px 4px 0;
   font-size:13px; font-variant-numeric:tabular-nums; }

@@ -139,7 +139,7 @@ def _time_bar(metrics: Mapping[str, float], width: int) -> list[Text]:
     for part, share in shares.items():
         legend.append("■ ", style=PART_STYLES[part]).append(f"{part} {share:.0%}  ")
     if "time/step_s" in metrics:
-        legend.append(f"{format_number(metrics['time/step_s'])} s", style="dim")
+        legend.append(f"{metrics['time/step_s']:.1f} s", style="dim")
     return [bar, legend]
 
 

@@ -68,7 +68,7 @@ def step_line(progress: Progress, metrics: Mapping[str, float]) -> str:
         if name in metrics:
             parts.append(f"{label} {form(metrics[name])}")
     shares = " ".join(f"{part} {share:.0%}" for part, share in time_shares(metrics).items())
-    parts.append(f"{format_number(progress.step_times_s[-1])} s" + (f" ({shares})" if shares else ""))
+    parts.append(f"{progress.step_times_s[-1]:.1f} s" + (f" ({shares})" if shares else ""))
     parts.append(f"left {format_duration(progress.remaining_s())}")
     return " | ".join(part for part in parts if part)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import CodeType, ModuleType
 from typing import Any
 
-from rewards.sandbox.confine import REPORT_FD, raise_memory_limit
+from rewards.sandbox.confine import REPORT_FD, memory_reserve
 
 MESSAGE_CHARS = 200
 
@@ -46,58 +46,58 @@ class Reporter:
 def run_candidate(job: dict[str, Any], reporter: Reporter) -> None:
     """Run `job` (source, setup, tests) and report. Returns or raises only if the candidate tampered with us."""
     stdout = sys.stdout
-    module = _fresh_module()
-    namespace = vars(module)
-    restore = functools.partial(vars(builtins).update, dict(vars(builtins)))
-    run = functools.partial(_run, namespace, reporter, restore)
-
+    steps = Steps(vars(_fresh_module()), reporter)
     try:
         setup = _compiled(job["setup"], "<setup>")
         tests = [_compiled(test, f"<test {index}>") for index, test in enumerate(job["tests"])]
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reporter.send(b"bad_task", 0, _describe(error))
-        reporter.leave()
-        return
-    failure = run(lambda: setup)
+        failure = steps.run(lambda: setup)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        failure = _describe(error)
+        tests = []
     if failure is not None:
         reporter.send(b"bad_task", 0, failure)
-        reporter.leave()
-        return
+        return reporter.leave()
     reporter.send(b"ready")
-    for step in (lambda: _compiled(job["source"], "<solution>"), lambda: setup):
-        failure = run(step)
-        if failure is not None:
-            reporter.send(b"raised", 0, failure)
-            reporter.leave()
-            return
+    failure = steps.run(lambda: _compiled(job["source"], "<solution>")) or steps.run(lambda: setup)
+    if failure is not None:
+        reporter.send(b"raised", 0, failure)
+        return reporter.leave()
     for index, test in enumerate(tests):
-        failure = run(lambda test=test: test)
+        failure = steps.run(lambda test=test: test)
         reporter.send(b"pass" if failure is None else b"fail", index, failure or "")
     try:
         stdout.flush()
     except BaseException:  # its output is not worth a verdict
-        restore()
+        steps.restore_builtins()
     reporter.send(b"done")
     reporter.leave()
 
 
-def _run(
-    namespace: dict[str, Any], reporter: Reporter, restore: Callable[[], None], step: Callable[[], CodeType]
-) -> str | None:
-    """Compile and execute one step; None if it ran through, else what it raised."""
-    try:
-        exec(step(), namespace)
-        restore()
-        return None
-    except MemoryError:
-        pass  # leave the handler first: the traceback holds the frames that hold the memory
-    except BaseException as error:
-        restore()
-        return _describe(error)
-    restore()
-    raise_memory_limit()
-    reporter.send(b"memory")
-    return "MemoryError"
+class Steps:
+    """Executes code in the candidate's namespace and survives what it does."""
+
+    __slots__ = ("_execute", "_namespace", "_open_reserve", "_reporter", "restore_builtins")
+
+    def __init__(self, namespace: dict[str, Any], reporter: Reporter) -> None:
+        self._namespace, self._reporter = namespace, reporter
+        self._execute, self._open_reserve = exec, memory_reserve()
+        self.restore_builtins = functools.partial(vars(builtins).update, dict(vars(builtins)))
+
+    def run(self, step: Callable[[], CodeType]) -> str | None:
+        """Compile and execute one step; None if it ran through, else what it raised."""
+        try:
+            self._execute(step(), self._namespace)
+            self.restore_builtins()
+            return None
+        except MemoryError:
+            pass  # leave the handler first: the traceback holds the frames that hold the memory
+        except BaseException as error:
+            self.restore_builtins()
+            return _describe(error)
+        self._open_reserve()
+        self.restore_builtins()
+        self._reporter.send(b"memory")
+        return "MemoryError"
 
 
 def _fresh_module() -> ModuleType:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import functools
 import math
 import os
 import resource
@@ -16,6 +17,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rewards.sandbox.program import Limits
@@ -38,6 +40,12 @@ def prctl(option: int, value: int) -> None:
     """prctl(2). Raises OSError."""
     if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
+
+
+def name_process(name: bytes) -> None:
+    """What ps and top show, at most 15 bytes. Raises OSError."""
+    if _libc.prctl(PR_SET_NAME, ctypes.c_char_p(name), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_NAME)")
 
 
 def candidate_uid() -> int | None:
@@ -103,10 +111,10 @@ def confine(limits: Limits, directory: str, output_fd: int, report_fd: int, uid:
     sys.stderr = open(2, "w", closefd=False, errors="replace", buffering=1)
 
 
-def raise_memory_limit() -> None:
-    """Open the reserve, after a MemoryError."""
+def memory_reserve() -> Callable[[], None]:
+    """A call that opens the memory reserve. Made beforehand, since making it takes memory too."""
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    return functools.partial(resource.setrlimit, resource.RLIMIT_AS, (hard, hard))
 
 
 def _place_descriptors(output_fd: int, report_fd: int) -> None:

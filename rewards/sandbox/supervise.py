@@ -14,6 +14,7 @@ from rewards.sandbox.program import Limits
 REPORT_BYTES = 4 << 20
 _DRAIN_BYTES = 1 << 20
 _CPU_CHECK_S = 0.005
+_CONTROL_CLOSED = "control closed"
 
 
 class ControlClosed(Exception):
@@ -68,27 +69,8 @@ def supervise(pid: int, sinks: tuple[Sink, ...], control_fd: int, limits: Limits
     """
     start = time.monotonic()
     pidfd = os.pidfd_open(pid)
-    poller = select.poll()
-    by_fd = {sink.fd: sink for sink in sinks}
-    for fd in (pidfd, control_fd, *by_fd):
-        poller.register(fd, select.POLLIN)
-    killed_for, orphaned = "", False
     try:
-        while True:
-            patience_s = _patience(pid, limits, time.monotonic() - start)
-            if not killed_for and isinstance(patience_s, str):
-                killed_for = patience_s
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            events = poller.poll(1000 if isinstance(patience_s, str) else patience_s * 1000)
-            for fd, _ in events:
-                if fd in by_fd and not by_fd[fd].drain():
-                    poller.unregister(fd)
-                elif fd == control_fd:  # nothing is ever sent during a job: this is the end of file
-                    orphaned = True
-                    poller.unregister(control_fd)
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            if any(fd == pidfd for fd, _ in events):
-                break
+        killed_for = _wait(pid, pidfd, sinks, control_fd, limits)
     finally:
         os.close(pidfd)
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -97,23 +79,45 @@ def supervise(pid: int, sinks: tuple[Sink, ...], control_fd: int, limits: Limits
     kill_leftovers()
     for sink in sinks:
         sink.drain()
-    if orphaned:
+    if killed_for == _CONTROL_CLOSED:
         raise ControlClosed
     cpu_s = usage.ru_utime + usage.ru_stime
     return Death(status=status, killed_for=killed_for, cpu_s=cpu_s, wall_s=time.monotonic() - start)
 
 
-def _patience(pid: int, limits: Limits, elapsed_s: float) -> float | str:
-    """Seconds that may pass before the next look, or the name of the limit that is used up."""
-    if elapsed_s >= limits.wall_time_s:
-        return "wall"
+def _wait(pid: int, pidfd: int, sinks: tuple[Sink, ...], control_fd: int, limits: Limits) -> str:
+    """Read and time the candidate until it is dead; what it was killed for."""
+    deadline, killed_for = time.monotonic() + limits.wall_time_s, ""
+    by_fd = {sink.fd: sink for sink in sinks}
+    poller = select.poll()
+    for fd in (pidfd, control_fd, *by_fd):
+        os.set_blocking(fd, fd == control_fd)
+        poller.register(fd, select.POLLIN)
+    while True:
+        wall_left_s = deadline - time.monotonic()
+        cpu_left_s = limits.cpu_time_s - _cpu_time(pid)
+        if not killed_for and min(wall_left_s, cpu_left_s) <= 0:
+            killed_for = "cpu" if cpu_left_s <= 0 else "wall"
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        # It may not use CPU time faster than wall time, but for threads that leave the interpreter.
+        ready = [fd for fd, _ in poller.poll(max(_CPU_CHECK_S, min(wall_left_s, cpu_left_s)) * 1000)]
+        for fd in ready:
+            if fd in by_fd and not by_fd[fd].drain():
+                poller.unregister(fd)
+        if control_fd in ready:  # nothing is sent during a job: this is the end of file
+            killed_for = _CONTROL_CLOSED
+            poller.unregister(control_fd)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if pidfd in ready:
+            return killed_for
+
+
+def _cpu_time(pid: int) -> float:
+    """CPU seconds of a process, all its threads."""
     try:
-        used_s = time.clock_gettime((~pid << 3) | 2)  # clock_getcpuclockid(3): precise, and not the candidate's to reset
+        return time.clock_gettime((~pid << 3) | 2)  # clock_getcpuclockid(3): precise, and not the candidate's to reset
     except OSError:
-        used_s = 0.0  # just died, or no such clock here (gVisor): RLIMIT_CPU decides
-    if used_s >= limits.cpu_time_s:
-        return "cpu"
-    return min(max(limits.cpu_time_s - used_s, _CPU_CHECK_S), limits.wall_time_s - elapsed_s)
+        return 0.0  # just died, or no such clock here (gVisor): RLIMIT_CPU decides
 
 
 def kill_leftovers() -> None:

@@ -7,22 +7,24 @@ then for each job "started" (with the child's process id) and the facts of its d
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import importlib
 import os
 import resource
-import shutil
 import signal
 import socket
-import stat
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rewards.sandbox import confine, wire
 from rewards.sandbox.candidate import Reporter, run_candidate
+from rewards.sandbox.directories import remove_tree
 from rewards.sandbox.program import Limits
-from rewards.sandbox.supervise import REPORT_BYTES, ControlClosed, Sink, supervise
+from rewards.sandbox.supervise import REPORT_BYTES, ControlClosed, Sink, kill_leftovers, supervise
 
 _PRELOADED = """
 abc array asyncio base64 bisect calendar cmath collections contextlib copy dataclasses datetime decimal enum fractions
@@ -49,6 +51,7 @@ def main() -> None:
     except (EOFError, ConnectionError, ControlClosed):
         pass  # the pool closed, or its process is gone
     finally:
+        kill_leftovers()
         remove_tree(directory)
         with contextlib.suppress(OSError):
             os.rmdir(Path(directory).parent)  # the last zygote out, should the pool not have lived to do it
@@ -62,7 +65,7 @@ def _settle(root: str, parent: int) -> None:
     confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit(0)
-    confine.prctl(confine.PR_SET_NAME, confine.process_name())
+    confine.name_process(b"keel-zygote")
     confine.prctl(confine.PR_SET_CHILD_SUBREAPER, 1)
     confine.prctl(confine.PR_SET_DUMPABLE, 0)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))  # keeps the child's closerange short
@@ -77,21 +80,21 @@ def _run_job(job: dict[str, Any], control: socket.socket, directory: str, uid: i
     nonce = os.urandom(16).hex()
     home = os.path.join(directory, nonce[:8])
     os.mkdir(home, 0o700)
-    if uid is not None:
-        os.chown(home, uid, uid)
-    num_tasks = confine.user_tasks() if uid is None else 0
     output_read, output_write = os.pipe()
     report_read, report_write = os.pipe()
+    num_tasks = confine.user_tasks() if uid is None else 0
     try:
+        if uid is not None:
+            os.chown(home, uid, uid)
         pid = os.fork()
         if pid == 0:
-            _be_candidate(job, limits, home, output_write, report_write, uid, num_tasks, nonce)
+            _be_candidate(
+                job, nonce, lambda: confine.confine(limits, home, output_write, report_write, uid, num_tasks)
+            )
         os.close(output_write)
         os.close(report_write)
         wire.send(control, {"started": pid})
         sinks = Sink(output_read, limits.output_bytes), Sink(report_read, REPORT_BYTES)
-        for sink in sinks:
-            os.set_blocking(sink.fd, False)
         death = supervise(pid, sinks, control.fileno(), limits)
     finally:
         os.close(output_read)
@@ -99,11 +102,19 @@ def _run_job(job: dict[str, Any], control: socket.socket, directory: str, uid: i
         remove_tree(home)
     output, report = (bytes(sink.data).decode("utf-8", "replace") for sink in sinks)
     lines = [line.split(" ", 3) for line in report.split("\n")[:-1]]
-    return {
-        "status": death.status,
-        "killed_for": death.killed_for,
-        "cpu_s": death.cpu_s,
-        "wall_s": death.wall_s,
-        "output": output,
-        "events": [line[1:] for line in lines if len(line) == 4 and line[0] == nonce],
-    }
+    events = [line[1:] for line in lines if len(line) == 4 and line[0] == nonce]
+    return {**dataclasses.asdict(death), "output": output, "events": events}
+
+
+def _be_candidate(job: dict[str, Any], nonce: str, confine_self: Callable[[], None]) -> NoReturn:
+    """The child's whole life."""
+    try:
+        confine_self()
+    except BaseException:
+        traceback.print_exc()  # to the log, or into the output if that is in place already: then the verdict shows it
+        sys.stderr.flush()
+        os._exit(70)
+    try:
+        run_candidate(job, Reporter(nonce))
+    finally:
+        os._exit(71)

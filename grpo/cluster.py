@@ -1,0 +1,136 @@
+"""Ray: starting or joining it, and asking it for places to put workers."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import psutil
+import ray
+import torch
+from ray.exceptions import GetTimeoutError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from grpo.config import Device, RunConfig
+from grpo.errors import ConfigError
+
+#: Ray refuses a bundle without any resource; this much of a CPU reserves nothing.
+_TOKEN_CPU = 0.001
+
+
+def resolve_device(config: RunConfig) -> str:
+    """ "cuda" or "cpu", by the configuration and what this machine has.
+
+    Raises:
+        ConfigError: CUDA is asked for where torch sees none.
+    """
+    available = torch.cuda.is_available()
+    if config.cluster.device is Device.CUDA and not available and config.cluster.address is None:
+        raise ConfigError(
+            "cluster.device", "cuda", "torch sees no CUDA GPU on this machine", "Set cluster.device=cpu, or check nvidia-smi."
+        )
+    if config.cluster.device is Device.AUTO:
+        return "cuda" if available else "cpu"
+    return config.cluster.device.value
+
+
+def check_resources(config: RunConfig, device: str) -> None:
+    """Compare what the workers reserve with what a local Ray would have. Nothing is started.
+
+    Raises:
+        ConfigError: more CPUs or GPUs are asked for than there are; lists who asks for what.
+    """
+    if config.cluster.address is not None:
+        return
+    parts = {
+        "rollout.num_workers x cpus_per_worker": config.rollout.num_workers * config.rollout.cpus_per_worker,
+        "learner.num_ranks x cpus_per_rank": config.learner.num_ranks * config.learner.cpus_per_rank,
+        "reward.num_workers x cpus_per_worker": config.reward.num_workers * config.reward.cpus_per_worker,
+    }
+    _compare("cluster.num_cpus", parts, config.cluster.num_cpus or num_cores(), "logical CPUs")
+    if device == "cuda":
+        gpus = {
+            "rollout.num_workers x tensor_parallel_size": config.rollout.num_workers
+            * config.rollout.tensor_parallel_size,
+            "learner.num_ranks": config.learner.num_ranks,
+        }
+        there = torch.cuda.device_count() if config.cluster.num_gpus is None else config.cluster.num_gpus
+        _compare("cluster.num_gpus", gpus, there, "GPUs")
+
+
+def _compare(field: str, parts: dict[str, float], available: float, what: str) -> None:
+    asked = sum(parts.values())
+    if asked > available:
+        listing = ", ".join(f"{name} = {value:g}" for name, value in parts.items())
+        raise ConfigError(
+            field, available, f"{asked:g} {what} are asked for ({listing})", f"Lower one of these, or raise {field}."
+        )
+
+
+def num_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def ray_session(config: RunConfig, device: str) -> Iterator[None]:
+    """A local Ray, or a connection to `cluster.address`; left behind clean."""
+    if config.cluster.address is not None:
+        ray.init(address=config.cluster.address, log_to_driver=False, logging_level="ERROR")
+    else:
+        _start_local(config, device)
+    try:
+        yield
+    finally:
+        started = psutil.Process().children(recursive=True) if config.cluster.address is None else []
+        ray.shutdown()
+        _end(started)
+
+
+def _start_local(config: RunConfig, device: str) -> None:
+    # Said for every actor without a GPU otherwise; Keel sets the visible devices itself.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    memory = config.cluster.object_store_mib
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(
+            num_cpus=config.cluster.num_cpus or num_cores(),
+            num_gpus=config.cluster.num_gpus if device == "cuda" else 0,
+            object_store_memory=None if memory is None else memory << 20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            # A single machine needs no open ports.
+            _node_ip_address="127.0.0.1",
+        )
+
+
+def _end(processes: Sequence[psutil.Process]) -> None:
+    """End what is left of our own processes: first politely, then not."""
+    _, alive = psutil.wait_procs(processes, timeout=3)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=3)
+
+
+def reserve(
+    name: str, count: int, *, cpus: float, gpus: int, config: RunConfig, remedy: str
+) -> PlacementGroup:
+    """A placement group of `count` equal bundles; each bundle is on one node.
+
+    Raises:
+        ConfigError: the cluster can't provide it in `cluster.startup_timeout_s`; says what is asked and what is free.
+    """
+    bundle = {"CPU": max(cpus, _TOKEN_CPU)} | ({"GPU": float(gpus)} if gpus else {})
+    group = placement_group([dict(bundle) for _ in range(count)], strategy="PACK")
+    try:
+        ray.get(group.ready(), timeout=min(60.0, config.cluster.startup_timeout_s))
+    except GetTimeoutError:
+        remove_placement_group(group)
+        free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
+        raise ConfigError(
+            name, count, f"the cluster can't place {count} x {bundle}; free now: {free}", remedy
+        ) from None
+    return group

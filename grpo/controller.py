@@ -1,0 +1,233 @@
+"""The training loop.
+
+    for each step:
+        prompts            <- next P tasks
+        groups             <- G completions of each prompt, sampled by the engines        (rollout)
+        verdicts           <- every reward term on every completion, as groups arrive     (reward)
+        advantages         <- rewards relative to their group
+        policy             <- clipped, importance-weighted policy gradient update         (learner)
+        engines            <- the new weights, verified by checksum                       (sync)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from grpo.config import RunConfig
+from grpo.data.prompts import PromptStream
+from grpo.errors import TrainingError
+from grpo.fleet import Fleet
+from grpo.records import Group, Prompt, ScoredGroup
+from grpo.report.display import Display
+from grpo.report.metrics_log import MetricsLog, read_metrics
+from grpo.report.rollouts import write_rollouts
+from grpo.report.run_directory import RunDirectory
+from grpo.report.warnings import look_wrong
+from grpo.run_state import CheckpointWriter, RunState, identity, rotate
+from grpo.scoring import score_group, step_micro_batches
+from grpo.step_metrics import merge_reports, rollout_metrics
+from rewards.base import Verdict
+
+T = TypeVar("T")
+#: Consecutive steps without a finite gradient after which training ends.
+MAX_SKIPPED_STEPS = 3
+
+
+class Interrupted(Exception):
+    """Someone asked the run to stop; the step in progress left no trace."""
+
+
+class Controller:
+    """One run: workers that are up, a stream of prompts, a directory to write to."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        fleet: Fleet,
+        prompts: PromptStream,
+        directory: RunDirectory,
+        display: Display,
+        *,
+        first_step: int = 1,
+    ) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._prompts = prompts
+        self._committed = prompts.state()
+        self._directory = directory
+        self._display = display
+        self._step = first_step - 1  # steps finished
+        self._saved_step = self._step
+        self._stop = asyncio.Event()
+        self._history = read_metrics(directory.metrics) if directory.metrics.exists() else []
+        self._log = MetricsLog(directory.metrics, directory.tensorboard)
+        self._skipped_steps = 0
+
+    def request_stop(self) -> None:
+        """End the run at the next safe moment, with a checkpoint. Safe from a signal handler of the loop."""
+        self._stop.set()
+
+    async def run(self) -> bool:
+        """Train until `steps` are done or a stop is asked for; a checkpoint is written either way.
+
+        Returns:
+            True where all steps were done.
+        """
+        try:
+            await self._unless_stopped(self._fleet.sync_weights(self._step))
+            while self._step < self._config.steps:
+                await self._one_step(self._step + 1)
+                every = self._config.checkpoint_every
+                if every and self._step % every == 0:
+                    await self._checkpoint()
+                if self._stop.is_set():
+                    break
+        except Interrupted:
+            self._display.note(f"Stopping after step {self._step}; the step in progress is dropped.")
+        if self._saved_step != self._step:
+            await self._checkpoint()
+        self._log.close()
+        return self._step >= self._config.steps
+
+    async def _one_step(self, step: int) -> None:
+        config, started = self._config, time.perf_counter()
+        prompts = self._prompts.take(config.rollout.prompts_per_step)
+        scored, waits = await self._unless_stopped(self._collect(prompts, step))
+        packed = time.perf_counter()
+        learned = await self._learn(scored)
+        learner_s = time.perf_counter() - packed
+        # The weights have changed: from here on the step counts, also when a stop is asked for.
+        self._step, self._committed = step, self._prompts.state()
+        sync_started = time.perf_counter()
+        self._display.phase("sync", 0, 0)
+        sent, received = await self._fleet.sync_weights(step)
+        sync_s = time.perf_counter() - sync_started
+        metrics = rollout_metrics(scored, config) | learned | {"epoch": self._prompts.epoch}
+        metrics["sync/transfer_s"] = max(sent.transfer_s, *(u.transfer_s for u in received))
+        metrics["sync/load_s"] = max(u.load_s for u in received)
+        times = {"rollout": waits["rollout"], "reward": waits["reward"], "learner": learner_s, "sync": sync_s}
+        self._record(step, scored, metrics, times, started)
+
+    async def _collect(self, prompts: list[Prompt], step: int) -> tuple[list[ScoredGroup], dict[str, float]]:
+        """Sample and score; groups are judged while others are still being sampled.
+
+        Returns:
+            Groups in the order of their prompts, and the seconds waited for sampling and, after it, for rewards.
+        """
+        started, done, total = time.perf_counter(), 0, len(prompts)
+        judging: list[asyncio.Task[ScoredGroup]] = []
+        try:
+            self._display.phase("sampling", 0, total)
+            async for group in self._fleet.generate(prompts, _engine_seeds(self._config, step)):
+                judging.append(asyncio.create_task(self._score(group)))
+                done += 1
+                self._display.phase("sampling", done, total)
+            sampled = time.perf_counter()
+            self._display.phase("reward", sum(t.done() for t in judging), total)
+            scored = await asyncio.gather(*judging)
+        finally:
+            for task in judging:
+                task.cancel()
+        waits = {"rollout": sampled - started, "reward": time.perf_counter() - sampled}
+        return sorted(scored, key=lambda s: s.group.prompt.uid), waits
+
+    async def _score(self, group: Group) -> ScoredGroup:
+        verdicts: Mapping[str, tuple[Verdict, ...]] = await self._fleet.judge(group)
+        return score_group(group, verdicts, self._config.reward.weights, self._config.algorithm)
+
+    async def _learn(self, scored: list[ScoredGroup]) -> dict[str, float]:
+        config = self._config
+        self._display.phase("learner", 0, 0)
+        per_update = len(scored) // config.algorithm.updates_per_step
+        updates = [
+            step_micro_batches(
+                scored[start : start + per_update],
+                config.algorithm,
+                num_ranks=config.learner.num_ranks,
+                max_tokens=config.learner.micro_batch_tokens,
+                constant_length=config.rollout.max_new_tokens,
+            )
+            for start in range(0, len(scored), per_update)
+        ]
+        step = asyncio.ensure_future(self._fleet.train_step(updates))
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({step, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not step.done():
+            self._fleet.interrupt_step()
+        stop.cancel()
+        reports = await step
+        if reports is None:
+            raise Interrupted
+        return merge_reports(reports)
+
+    def _record(
+        self,
+        step: int,
+        scored: list[ScoredGroup],
+        metrics: dict[str, float],
+        times: dict[str, float],
+        started: float,
+    ) -> None:
+        """Write the step down: rollouts, metrics, display, warnings."""
+        write_rollouts(self._directory.rollout_file(step), step, scored)
+        metrics |= {f"time/{stage}_s": seconds for stage, seconds in times.items()}
+        metrics["rollout/tokens_per_s"] = metrics["rollout/num_tokens"] / max(times["rollout"], 1e-9)
+        metrics["learner/tokens_per_s"] = metrics["learner/num_tokens"] / max(times["learner"], 1e-9)
+        metrics["time/step_s"] = time.perf_counter() - started
+        metrics["time/idle_s"] = metrics["time/step_s"] - sum(times.values())
+        self._log.append(step, step, metrics)
+        self._display.step({"step": step, **metrics})
+        updates = self._config.algorithm.updates_per_step
+        for message in look_wrong(metrics, self._history, updates_per_step=updates):
+            self._display.warn(message)
+        self._history.append({"step": step, **metrics})
+        self._check_progress(metrics)
+
+    def _check_progress(self, metrics: Mapping[str, float]) -> None:
+        self._skipped_steps = self._skipped_steps + 1 if metrics.get("learner/skipped_updates") else 0
+        if self._skipped_steps >= MAX_SKIPPED_STEPS:
+            raise TrainingError(
+                f"the gradient was not finite in {MAX_SKIPPED_STEPS} steps running; these updates were skipped, the "
+                "weights are as before them. Lower learner.lr, or use model.param_dtype=float32."
+            )
+
+    async def _checkpoint(self) -> None:
+        """Learners and controller state, written aside and renamed when complete."""
+        started = time.perf_counter()
+        self._display.phase("checkpoint", 0, 0)
+        writer = CheckpointWriter(self._directory.checkpoints, self._step)
+        await self._fleet.on_learners("save", str(writer.directory))
+        state = RunState(step=self._step, prompts=self._committed, identity=identity(self._config))
+        final = await asyncio.to_thread(writer.commit, state)
+        rotate(self._directory.checkpoints, self._config.keep_checkpoints)
+        self._saved_step = self._step
+        self._display.note(f"Checkpoint {final} ({time.perf_counter() - started:.1f} s)")
+
+    async def export(self, directory: Path) -> None:
+        """Write the policy as a Hugging Face model directory."""
+        self._display.phase("export", 0, 0)
+        await self._fleet.on_learners("export", str(directory))
+
+    async def _unless_stopped(self, work: Awaitable[T]) -> T:
+        """The result of `work`, given up as soon as a stop is asked for."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if task.done():
+            return task.result()
+        task.cancel()
+        await asyncio.wait({task}, timeout=1.0)
+        raise Interrupted
+
+
+def _engine_seeds(config: RunConfig, step: int) -> list[int]:
+    """A seed for each engine, a function of run seed, step and engine alone, so that a resumed run draws the same."""
+    workers = range(config.rollout.num_workers)
+    return [int(np.random.SeedSequence([config.seed, step, w]).generate_state(1)[0]) for w in workers]

@@ -1,0 +1,127 @@
+"""Rows out of local files, each with the place it came from, as file:line or file: row index."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from grpo.errors import DataError
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
+Located = tuple[str, object]
+_SPLIT = re.compile(r"(train|validation|valid|val|dev|test)(?![a-z])")
+_NO_DATA = {"dataset_info.json", "dataset_infos.json"}
+
+
+def read_path(path: Path, split: str) -> Iterator[Located]:
+    """Rows of a file, of a directory of files, or of a directory written by `datasets.save_to_disk`.
+
+    Raises:
+        DataError: unknown kind of file, no data in the directory, malformed content.
+    """
+    if path.is_dir():
+        saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+        return _read_saved_dataset(path, split) if saved else _read_directory(path, split)
+    if not path.name.endswith(SUFFIXES):
+        raise DataError(f"{path}: unknown kind of file; data.path takes {', '.join(SUFFIXES)} or a directory")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty")
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        return _read_jsonl(path)
+    return _read_json(path) if path.suffix == ".json" else _read_parquet(path)
+
+
+def _read_jsonl(path: Path) -> Iterator[Located]:
+    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+    number = 0
+    try:
+        with opened as lines:
+            # Bytes, decoded line by line: a wrong byte is reported with its line.
+            for number, line in enumerate(cast("IO[bytes]", lines), start=1):
+                if line.strip():
+                    yield f"{path}:{number}", _parse(line, f"{path}:{number}")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: broken gzip data after line {number} ({error})") from error
+
+
+def _parse(line: bytes, where: str) -> object:
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: malformed JSON, {error.msg} at column {error.colno}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start} of the line)") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: malformed JSON, {error}") from error
+
+
+def _read_json(path: Path) -> Iterator[Located]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        hint = ". One object a line? Then name the file .jsonl" if error.msg == "Extra data" else ""
+        raise DataError(f"{path}:{error.lineno}: malformed JSON, {error.msg} at column {error.colno}{hint}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: malformed JSON, {error}") from error
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: expected one JSON array of objects, found {type(rows).__name__}")
+    yield from _numbered(path, cast("list[object]", rows))
+
+
+def _read_parquet(path: Path) -> Iterator[Located]:
+    import pyarrow
+    import pyarrow.parquet
+
+    index = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    yield f"{path}: row {index}", row
+                    index += 1
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+
+
+def _read_directory(path: Path, split: str) -> Iterator[Located]:
+    """All data files below a directory, in order of their names; where names tell splits, only those of `split`."""
+    inside = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
+    files = [f for f in inside if f.name.endswith(SUFFIXES) and f.name not in _NO_DATA and not str(f).startswith(".")]
+    if not files:
+        raise DataError(f"{path}: the directory holds no data ({', '.join(SUFFIXES)})")
+    labels = {file: match[1] if (match := _SPLIT.match(file.name)) else None for file in files}
+    available = sorted({label for label in labels.values() if label})
+    if available and split not in available:
+        raise DataError(f"{path}: no files of data.split={split!r}; there are {', '.join(available)}")
+    for file in files:
+        if not available or labels[file] == split:
+            yield from read_path(path / file, split)
+
+
+def _read_saved_dataset(path: Path, split: str) -> Iterator[Located]:
+    import datasets
+    import pyarrow
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path}: not a readable saved dataset ({_first_line(error)})") from error
+    if isinstance(loaded, datasets.DatasetDict):
+        if split not in loaded:
+            raise DataError(f"{path}: no data.split={split!r}; there are {', '.join(map(str, loaded))}")
+        loaded = loaded[split]
+    yield from _numbered(path, loaded)
+
+
+def _numbered(path: Path, rows: object) -> Iterator[Located]:
+    for index, row in enumerate(cast("list[object]", rows)):
+        yield f"{path}: row {index}", row
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

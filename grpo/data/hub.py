@@ -1,0 +1,62 @@
+"""Rows of a dataset on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+from grpo.config import DataConfig
+from grpo.data.files import Located
+from grpo.errors import DataError
+
+_PROBE_TIMEOUT_S = 5.0
+
+
+def read_hub(config: DataConfig) -> Iterator[Located]:
+    """Rows of the hub's dataset `data.path`, configuration `data.subset`, split `data.split`.
+
+    Raises:
+        DataError: the hub can't be reached, or has no such dataset, subset or split.
+    """
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from huggingface_hub import constants
+
+    name = f"data.path={config.path!r}"
+    # `datasets` retries for half a minute and prints each attempt; offline, it reads its cache at once.
+    if not constants.is_offline_mode() and not _reachable(constants.ENDPOINT):
+        raise DataError(_unreachable(name, constants.ENDPOINT))
+    try:
+        rows = datasets.load_dataset(config.path, name=config.subset, split=config.split)
+    except DatasetNotFoundError as error:
+        remedy = "Check the spelling; a private or gated set needs HF_TOKEN, a local file a path that exists"
+        raise DataError(f"{name}: no such file or directory here, and no such dataset on {constants.ENDPOINT}. {remedy}") from error
+    except ConnectionError as error:
+        raise DataError(_unreachable(name, constants.ENDPOINT)) from error
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        # A split or subset that does not exist comes here; the message lists those that do.
+        found = " ".join(str(error).split())[:500]
+        raise DataError(f"{name} (data.subset={config.subset!r}, data.split={config.split!r}): {found}") from error
+    for index, row in enumerate(rows):
+        yield f"{config.path}: row {index}", row
+
+
+def _unreachable(name: str, endpoint: str) -> str:
+    return (
+        f"{name}: no such file or directory here, and the Hugging Face hub ({endpoint}) can't be reached. Copy the "
+        "dataset here and give its path, or set HF_HUB_OFFLINE=1 if it is in this machine's cache already"
+    )
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether anything answers there, through whatever proxy is set."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_PROBE_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError as error:
+        # A certificate that Python's own store does not know says nothing about the hub client's.
+        return isinstance(getattr(error, "reason", None), ssl.SSLError)
+    return True

@@ -1,0 +1,281 @@
+"""The workers of a run as three groups of Ray actors with one method a stage."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from grpo.cluster import num_cores, reserve
+from grpo.config import RunConfig
+from grpo.errors import KeelError, SyncError, WorkerError
+from grpo.learner.worker import LearnerWorker
+from grpo.records import Group, MicroBatch, Prompt, StepReport, WeightUpdate
+from grpo.reward_worker import RewardWorker
+from grpo.rollout.engine import engine_environment
+from grpo.rollout.worker import RolloutWorker
+from grpo.sync.channel import Endpoint
+from grpo.sync.publisher import verify
+from grpo.worker_process import last_traceback
+from rewards.base import Verdict
+
+
+class Fleet:
+    """All workers of one run. Start it with `launch`, end it with `shutdown`."""
+
+    def __init__(self, config: RunConfig, device: str, log_dir: Path) -> None:
+        self._config = config
+        self._device = device
+        self._log_dir = log_dir
+        self._names: dict[ActorHandle[Any], str] = {}
+        self.learners: list[ActorHandle[Any]] = []
+        self.rollouts: list[ActorHandle[Any]] = []
+        self.rewards: list[ActorHandle[Any]] = []
+        self._next_reward_worker = 0
+
+    async def launch(self, model_path: Path) -> None:
+        """Create all workers, load the model everywhere and connect the weight channel.
+
+        Raises:
+            ConfigError: the cluster has no room.
+            WorkerError: a worker did not come up; holds its own traceback.
+        """
+        self._create()
+        starts = [w.start.remote(str(model_path)) for w in self.rollouts]
+        host, port = await self._call("learner 0", self.learners[0].address.remote())
+        loads = [w.start.remote(host, port, str(model_path)) for w in self.learners]
+        manifests = await self._all([*self.learners, *self.rollouts], [*loads, *starts])
+        await self._connect(manifests[0])
+
+    async def _connect(self, manifest: object) -> None:
+        size = self._config.rollout.tensor_parallel_size
+        host, port = await self._call("learner 0", self.learners[0].serve_channel.remote())
+        endpoint = Endpoint(
+            host=host,
+            port=port,
+            world_size=1 + size * len(self.rollouts),
+            timeout_s=self._config.sync.timeout_s,
+        )
+        joins = [w.join_channel.remote(endpoint, 1 + size * i, manifest) for i, w in enumerate(self.rollouts)]
+        await self._all([self.learners[0], *self.rollouts], [self.learners[0].join_channel.remote(endpoint), *joins])
+
+    async def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> AsyncIterator[Group]:
+        """Sample a group for every prompt, spread over the rollout workers; groups come as they finish.
+
+        Args:
+            prompts: at least one.
+            seeds: one for each worker.
+        """
+        queue: asyncio.Queue[Group | BaseException | None] = asyncio.Queue()
+
+        async def drain(worker: ActorHandle[Any], share: list[Prompt], seed: int) -> None:
+            try:
+                stream = worker.generate.options(num_returns="streaming").remote(share, seed)
+                async for reference in stream:
+                    queue.put_nowait(await reference)
+                queue.put_nowait(None)
+            except BaseException as error:
+                queue.put_nowait(error)
+
+        shares = _spread(prompts, len(self.rollouts))
+        tasks = [
+            asyncio.create_task(drain(worker, share, seed))
+            for worker, share, seed in zip(self.rollouts, shares, seeds, strict=True)
+            if share
+        ]
+        try:
+            running = len(tasks)
+            while running:
+                item = await asyncio.wait_for(queue.get(), self._config.rollout.timeout_s)
+                if isinstance(item, BaseException):
+                    raise self._explain("a rollout worker", item)
+                running -= item is None
+                if item is not None:
+                    yield item
+        except TimeoutError:
+            raise WorkerError(
+                f"no group was finished for rollout.timeout_s={self._config.rollout.timeout_s:g} s. The engines' logs "
+                f"are in {self._log_dir}. Raise it for very long completions."
+            ) from None
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def judge(self, group: Group) -> Mapping[str, tuple[Verdict, ...]]:
+        """Verdicts of every reward term, [G] each; a time-out is a failed verdict."""
+        worker = self.rewards[self._next_reward_worker]
+        self._next_reward_worker = (self._next_reward_worker + 1) % len(self.rewards)
+        try:
+            return await asyncio.wait_for(
+                self._call("reward worker", worker.judge.remote(group)), self._config.reward.timeout_s
+            )
+        except TimeoutError:
+            late = (Verdict.failed("timeout"),) * len(group.completions)
+            return dict.fromkeys(self._config.reward.weights, late)
+
+    async def train_step(self, updates: Sequence[Sequence[Sequence[MicroBatch]]]) -> list[StepReport] | None:
+        """One step on every learner rank; None where it was interrupted.
+
+        Args:
+            updates: [update][rank][micro-batch].
+        """
+        by_rank = [[ranks[rank] for ranks in updates] for rank in range(len(self.learners))]
+        reports = await self._all(
+            self.learners, [w.train_step.remote(share) for w, share in zip(self.learners, by_rank, strict=True)]
+        )
+        return None if any(report is None for report in reports) else reports
+
+    def interrupt_step(self) -> None:
+        """Ask the learners to leave the step in progress."""
+        for worker in self.learners:
+            worker.interrupt.remote()
+
+    async def sync_weights(self, policy_version: int) -> tuple[WeightUpdate, list[WeightUpdate]]:
+        """Learner to engines: send, load, and compare checksums of every tensor in every engine process.
+
+        Returns:
+            The sender's account and those of all receivers.
+
+        Raises:
+            SyncError: something arrived late, not at all or different; names worker, phase or tensor.
+        """
+        sends = [w.publish.remote(policy_version) for w in self.learners]
+        loads = [w.receive_weights.remote(policy_version) for w in self.rollouts]
+        # Each side gives up by itself; twice the limit of a phase covers both phases of the slower side.
+        limit = 2 * self._config.sync.timeout_s
+        try:
+            results = await asyncio.wait_for(self._all([*self.learners, *self.rollouts], [*sends, *loads]), limit)
+        except TimeoutError:
+            raise SyncError(
+                f"weight sync of policy version {policy_version} took over {limit:g} s (2 x sync.timeout_s). "
+                f"See the logs in {self._log_dir}."
+            ) from None
+        sent, received = results[0], results[len(self.learners) :]
+        for index, updates in enumerate(received):
+            for process, update in enumerate(updates):
+                verify(sent, update, f"rollout worker {index}, process {process}")
+        return sent, [update for updates in received for update in updates]
+
+    async def on_learners(self, method: str, *arguments: object) -> list[Any]:
+        """Call a collective method on every learner rank."""
+        return await self._all(self.learners, [getattr(w, method).remote(*arguments) for w in self.learners])
+
+    async def shutdown(self, timeout_s: float = 5.0) -> None:
+        """End every worker, politely for `timeout_s` seconds, then at once."""
+        endings = [worker.shutdown.remote() for worker in [*self.rollouts, *self.rewards]]
+        if endings:
+            await asyncio.wait([asyncio.wrap_future(e.future()) for e in endings], timeout=timeout_s)
+        for worker in self._names:
+            ray.kill(worker)
+        self._names.clear()
+
+    def _create(self) -> None:
+        config, on_gpu = self._config, self._device == "cuda"
+        rollout, learner, reward = config.rollout, config.learner, config.reward
+        threads = rollout.threads or max(1, num_cores() // rollout.num_workers)
+        learner_threads = learner.threads or max(1, num_cores() // learner.num_ranks)
+        self.learners = self._actors(
+            "learner",
+            LearnerWorker,
+            learner.num_ranks,
+            cpus=learner.cpus_per_rank,
+            gpus=int(on_gpu),
+            environment={} if on_gpu else {"OMP_NUM_THREADS": str(learner_threads)},
+            arguments=lambda i, log: (i, config, self._device, log),
+            remedy="Lower learner.num_ranks or learner.cpus_per_rank, or add nodes.",
+            extra={"concurrency_groups": {"control": 1}},
+        )
+        self.rollouts = self._actors(
+            "rollout",
+            RolloutWorker,
+            rollout.num_workers,
+            cpus=rollout.cpus_per_worker,
+            gpus=rollout.tensor_parallel_size if on_gpu else 0,
+            environment=engine_environment(config, self._device, threads),
+            arguments=lambda i, log: (i, config, self._device, log),
+            remedy="Lower rollout.num_workers, rollout.tensor_parallel_size or rollout.cpus_per_worker, or add nodes.",
+        )
+        settings = {"unit_tests": asdict(reward.unit_tests), "slots": reward.slots_per_worker}
+        self.rewards = self._actors(
+            "reward",
+            RewardWorker,
+            reward.num_workers,
+            cpus=reward.cpus_per_worker,
+            gpus=0,
+            environment={"OMP_NUM_THREADS": "1"},
+            arguments=lambda i, log: (list(reward.weights), settings, log),
+            remedy="Lower reward.num_workers or reward.cpus_per_worker, or add nodes.",
+        )
+
+    def _actors(
+        self,
+        kind: str,
+        worker_class: type,
+        count: int,
+        *,
+        cpus: float,
+        gpus: int,
+        environment: dict[str, str],
+        arguments: Any,
+        remedy: str,
+        extra: dict[str, Any] | None = None,
+    ) -> list[ActorHandle[Any]]:
+        group = reserve(f"{kind} workers", count, cpus=cpus, gpus=gpus, config=self._config, remedy=remedy)
+        remote = ray.remote(**(extra or {}))(worker_class) if extra else ray.remote(worker_class)
+        actors: list[ActorHandle[Any]] = []
+        for index in range(count):
+            options = remote.options(
+                num_cpus=cpus,
+                num_gpus=gpus,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+                runtime_env={"env_vars": environment} if environment else None,
+            )
+            actor = options.remote(*arguments(index, str(self._log_dir / f"{kind}_{index}.log")))
+            self._names[actor] = f"{kind}_{index}"
+            actors.append(actor)
+        return actors
+
+    async def _all(self, workers: Iterable[ActorHandle[Any]], references: Iterable[Awaitable[Any]]) -> list[Any]:
+        """Results of one call on each worker; the first failure is explained and raised."""
+        names = [self._names.get(worker, "worker") for worker in workers]
+        calls = [self._call(name, reference) for name, reference in zip(names, references, strict=True)]
+        return await asyncio.gather(*calls)
+
+    async def _call(self, name: str, reference: Awaitable[Any]) -> Any:
+        try:
+            return await reference
+        except (RayTaskError, RayActorError) as error:
+            raise self._explain(name, error) from None
+
+    def _explain(self, name: str, error: BaseException) -> BaseException:
+        """The cause itself where it is one of Keel's own; else the worker's traceback in a WorkerError."""
+        if isinstance(error, RayTaskError):
+            if isinstance(error.cause, KeelError):
+                return error.cause
+            return WorkerError(f"{name} failed:\n{error.traceback_str}")
+        if isinstance(error, RayActorError):
+            time.sleep(0.2)  # let the dying process finish its log
+            log = self._log_dir / f"{name}.log"
+            cause = last_traceback(log.read_text(errors="replace")) if log.exists() else ""
+            return WorkerError(f"{name} died: {error}\n{cause}\nWhole log: {log}")
+        return error
+
+
+def _spread(prompts: Sequence[Prompt], num_workers: int) -> list[list[Prompt]]:
+    """Each prompt to the worker with the least outstanding work, counted in prompt tokens and prompts."""
+    shares: list[list[Prompt]] = [[] for _ in range(num_workers)]
+    loads = [(0, 0)] * num_workers
+    for prompt in prompts:
+        target = loads.index(min(loads))
+        shares[target].append(prompt)
+        count, tokens = loads[target]
+        loads[target] = (count + 1, tokens + len(prompt.token_ids))
+    return shares

@@ -1,0 +1,79 @@
+"""The metrics of one step, from its scored groups and the learners' reports. Definitions in docs/metrics.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from grpo.config import RunConfig
+from grpo.records import FinishReason, ScoredGroup, StepReport
+from rewards.base import Outcome, Verdict
+
+
+def rollout_metrics(groups: Sequence[ScoredGroup], config: RunConfig) -> dict[str, float]:
+    """``reward/``, ``advantage/`` and ``rollout/`` quantities of one step."""
+    completions = [c for scored in groups for c in scored.group.completions]
+    lengths = np.asarray([len(c.token_ids) for c in completions])
+    prompt_tokens = sum(len(s.group.prompt.token_ids) * len(s.group.completions) for s in groups)
+    advantages = np.concatenate([s.advantages for s in groups]).astype(np.float64)
+    metrics = {
+        "rollout/completion_length_mean": float(lengths.mean()),
+        "rollout/completion_length_max": float(lengths.max()),
+        "rollout/truncated_share": _share([c.finish_reason is FinishReason.LENGTH for c in completions]),
+        "rollout/num_tokens": float(lengths.sum()),
+        "rollout/prefix_cache_hit_rate": sum(s.group.num_cached_prompt_tokens for s in groups) / prompt_tokens,
+        "rollout/generate_s": max(s.group.latency_s for s in groups),
+        "advantage/mean": float(advantages.mean()),
+        "advantage/std": float(advantages.std()),
+    }
+    return metrics | _reward_metrics(groups, config)
+
+
+def _reward_metrics(groups: Sequence[ScoredGroup], config: RunConfig) -> dict[str, float]:
+    rewards = np.concatenate([s.rewards for s in groups]).astype(np.float64)
+    valid = rewards[np.isfinite(rewards)]
+    metrics = {
+        "reward/mean": _mean(valid),
+        "reward/std": float(valid.std()) if len(valid) else float("nan"),
+        "reward/zero_variance_share": _share([not _has_signal(s, config) for s in groups]),
+    }
+    for term in config.reward.weights:
+        verdicts = [v for s in groups for v in s.verdicts[term]]
+        values = np.asarray([v.value for v in verdicts if v.outcome is Outcome.VALID])
+        metrics[f"reward/{term}/mean"] = _mean(values)
+        metrics[f"reward/{term}/failed"] = float(sum(v.outcome is Outcome.FAILED for v in verdicts))
+        metrics[f"reward/{term}/absent"] = float(sum(v.outcome is Outcome.ABSENT for v in verdicts))
+        tested = [v for v in verdicts if v.details.get("tests_total")]
+        if tested:
+            metrics["reward/pass_rate"] = _share([_passed(v) for v in tested])
+    return metrics
+
+
+def _passed(verdict: Verdict) -> bool:
+    return verdict.details["tests_passed"] == verdict.details["tests_total"]
+
+
+def _has_signal(scored: ScoredGroup, config: RunConfig) -> bool:
+    """Whether any trained term varies within the group; terms are looked at, since in a sum they may cancel."""
+    for term, weight in config.reward.weights.items():
+        values = {v.value for v in scored.verdicts[term] if v.outcome is Outcome.VALID}
+        if weight and len(values) > 1:
+            return True
+    return False
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / len(flags)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def merge_reports(reports: Sequence[StepReport]) -> dict[str, float]:
+    """``learner/`` quantities from the ranks' reports: metrics are equal on all of them, tokens add up."""
+    metrics = dict(reports[0].metrics)
+    metrics["learner/num_tokens"] = float(sum(r.num_tokens for r in reports))
+    metrics["learner/compute_s"] = max(r.compute_s for r in reports)
+    return metrics

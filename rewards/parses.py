@@ -1,0 +1,40 @@
+"""Reward term `parses`: is there a program at all? Cheap, and runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rewards.base import Attempt, Verdict
+from rewards.extraction import defines, extract_code, parse
+
+
+class Parses:
+    """1.0 if the extracted code is Python and defines the entry point, else 0.0.
+
+    A task without ``reference["entry_point"]`` asks for any one statement.
+    """
+
+    name: str = "parses"
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, object]) -> Parses:
+        """It has none."""
+        del settings
+        return cls()
+
+    def judge(self, attempts: list[Attempt]) -> list[Verdict]:
+        """One valid verdict for each attempt; the reason is "syntax_error", "no_entry_point" or empty."""
+        return [_judge(attempt) for attempt in attempts]
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def _judge(attempt: Attempt) -> Verdict:
+    entry_point = attempt.reference.get("entry_point")
+    name = entry_point if isinstance(entry_point, str) else None
+    tree = parse(extract_code(attempt.answer, name))
+    if tree is None:
+        return Verdict.valid(0.0, reason="syntax_error")
+    found = defines(tree, name) if name else bool(tree.body)
+    return Verdict.valid(1.0) if found else Verdict.valid(0.0, reason="no_entry_point")
