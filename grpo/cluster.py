@@ -27,11 +27,11 @@ def resolve_device(config: RunConfig) -> str:
         ConfigError: CUDA is asked for where torch sees none.
     """
     available = torch.cuda.is_available()
-    if config.cluster.device is Device.CUDA and not available and config.cluster.address is None:
+    if config.cluster.device is Device.cuda and not available and config.cluster.address is None:
         raise ConfigError(
             "cluster.device", "cuda", "torch sees no CUDA GPU on this machine", "Set cluster.device=cpu, or check nvidia-smi."
         )
-    if config.cluster.device is Device.AUTO:
+    if config.cluster.device is Device.auto:
         return "cuda" if available else "cpu"
     return config.cluster.device.value
 

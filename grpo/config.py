@@ -16,73 +16,73 @@ from grpo.errors import ConfigError
 class DataSchema(StrEnum):
     """How a row of a data source is read; see docs/data.md."""
 
-    KEEL = "keel"
-    MBPP = "mbpp"
-    ACECODE = "acecode"
+    keel = "keel"
+    mbpp = "mbpp"
+    acecode = "acecode"
 
 
 class Prefill(StrEnum):
     """What the assistant's turn is started with."""
 
-    NONE = "none"
-    FENCE = "fence"  #: an opened Python code fence
-    SIGNATURE = "signature"  #: the fence and the function's signature
+    none = "none"
+    fence = "fence"  #: an opened Python code fence
+    signature = "signature"  #: the fence and the function's signature
 
 
 class TestScoring(StrEnum):
     """How passed unit tests become a reward."""
 
-    FRACTION = "fraction"
-    ALL = "all"
+    fraction = "fraction"
+    all = "all"
 
 
 class AdvantageKind(StrEnum):
     """Baseline and scale of the group-relative advantage."""
 
-    GROUP_STD = "group_std"
-    GROUP_MEAN = "group_mean"
+    group_std = "group_std"
+    group_mean = "group_mean"
 
 
 class KLEstimator(StrEnum):
     """Per-token estimator of the KL divergence to the reference, as it enters the loss."""
 
-    K1 = "k1"
-    K2 = "k2"
-    K3 = "k3"
-    WEIGHTED_K3 = "weighted_k3"
+    k1 = "k1"
+    k2 = "k2"
+    k3 = "k3"
+    weighted_k3 = "weighted_k3"
 
 
 class Aggregation(StrEnum):
     """How token losses are averaged over a step."""
 
-    TOKEN_MEAN = "token_mean"
-    SEQUENCE_MEAN = "sequence_mean"
-    PROMPT_MEAN = "prompt_mean"
-    CONSTANT_LENGTH = "constant_length"
+    token_mean = "token_mean"
+    sequence_mean = "sequence_mean"
+    prompt_mean = "prompt_mean"
+    constant_length = "constant_length"
 
 
 class LRSchedule(StrEnum):
     """Shape of the learning rate after warm-up."""
 
-    CONSTANT = "constant"
-    LINEAR = "linear"
-    COSINE = "cosine"
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
 
 
 class Device(StrEnum):
     """Where learners and engines compute."""
 
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 class Dtype(StrEnum):
     """Floating point types, by torch's names."""
 
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
 def _at_least(prefix: str, config: object, minimum: float, *names: str) -> None:
@@ -113,8 +113,8 @@ class ModelConfig:
     path: str = "smollm2-135m-instruct"  #: built-in name, directory, or Hugging Face id
     revision: str | None = None
     trust_remote_code: bool = False
-    param_dtype: Dtype = Dtype.FLOAT32  #: of the learner's forward and backward; the optimiser always holds float32
-    rollout_dtype: Dtype = Dtype.FLOAT32  #: of the engine and of the weights on the wire
+    param_dtype: Dtype = Dtype.float32  #: of the learner's forward and backward; the optimiser always holds float32
+    rollout_dtype: Dtype = Dtype.float32  #: of the engine and of the weights on the wire
     max_length: int = 2048  #: prompt and completion together, tokens
 
     def __post_init__(self) -> None:
@@ -128,7 +128,7 @@ class DataConfig:
     """Where tasks come from and how a prompt is made of them."""
 
     path: str = "builtin:python_tasks"  #: builtin:NAME, a .jsonl/.json/.parquet file, a datasets directory, or a hub id
-    schema: DataSchema = DataSchema.KEEL
+    schema: DataSchema = DataSchema.keel
     subset: str | None = None  #: Hugging Face configuration name
     split: str = "train"
     domain: str = "code"
@@ -136,7 +136,7 @@ class DataConfig:
     max_level: int | None = None  #: keep tasks up to this level (keel schema)
     shuffle: bool = True
     system_prompt: str | None = None  #: null keeps the chat template's own default
-    prefill: Prefill = Prefill.NONE
+    prefill: Prefill = Prefill.none
     max_prompt_tokens: int = 512  #: longer prompts are dropped, counted and reported
 
     def __post_init__(self) -> None:
@@ -147,7 +147,7 @@ class DataConfig:
 class UnitTestsConfig:
     """Limits of one run of model-written code against its unit tests."""
 
-    scoring: TestScoring = TestScoring.FRACTION
+    scoring: TestScoring = TestScoring.fraction
     cpu_time_s: float = 2.0
     wall_time_s: float = 10.0
     memory_mib: int = 256
@@ -184,14 +184,14 @@ class RewardConfig:
 class AlgorithmConfig:
     """The loss: advantage, ratio, KL and aggregation. Formulae in docs/algorithm.md."""
 
-    advantage: AdvantageKind = AdvantageKind.GROUP_STD
+    advantage: AdvantageKind = AdvantageKind.group_std
     advantage_eps: float = 1e-4
     clip_low: float = 0.2
     clip_high: float = 0.2
     kl_coefficient: float = 0.0  #: 0 loads no reference model
-    kl_estimator: KLEstimator = KLEstimator.WEIGHTED_K3
+    kl_estimator: KLEstimator = KLEstimator.weighted_k3
     importance_cap: float | None = 2.0  #: token-level truncated importance sampling; null switches it off
-    aggregation: Aggregation = Aggregation.TOKEN_MEAN
+    aggregation: Aggregation = Aggregation.token_mean
     mask_truncated: bool = False  #: leave completions that hit the length limit out of the loss
     updates_per_step: int = 1  #: optimiser updates made from one batch of rollouts
 
@@ -253,7 +253,7 @@ class LearnerConfig:
     cpus_per_rank: float = 1.0  #: logical CPUs that Ray reserves for each rank
     threads: int | None = None  #: intra-op threads of a CPU rank; null: the machine's cores over the ranks
     lr: float = 1e-6
-    lr_schedule: LRSchedule = LRSchedule.CONSTANT
+    lr_schedule: LRSchedule = LRSchedule.constant
     warmup_steps: int = 0
     min_lr_ratio: float = 0.0
     weight_decay: float = 0.0
@@ -290,7 +290,7 @@ class ClusterConfig:
     """The Ray cluster."""
 
     address: str | None = None  #: null starts a local Ray; "auto" or ray://HOST:PORT joins one
-    device: Device = Device.AUTO
+    device: Device = Device.auto
     num_cpus: int | None = None  #: of a local Ray; null: this machine's
     num_gpus: int | None = None
     object_store_mib: int | None = None

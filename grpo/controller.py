@@ -25,7 +25,7 @@ from grpo.errors import TrainingError
 from grpo.fleet import Fleet
 from grpo.records import Group, Prompt, ScoredGroup
 from grpo.report.display import Display
-from grpo.report.metrics_log import MetricsLog, read_metrics
+from grpo.report.metrics_log import MetricsLog
 from grpo.report.rollouts import write_rollouts
 from grpo.report.run_directory import RunDirectory
 from grpo.report.warnings import look_wrong
@@ -65,7 +65,6 @@ class Controller:
         self._step = first_step - 1  # steps finished
         self._saved_step = self._step
         self._stop = asyncio.Event()
-        self._history = read_metrics(directory.metrics) if directory.metrics.exists() else []
         self._log = MetricsLog(directory.metrics, directory.tensorboard)
         self._skipped_steps = 0
 
@@ -181,12 +180,12 @@ class Controller:
         metrics["learner/tokens_per_s"] = metrics["learner/num_tokens"] / max(times["learner"], 1e-9)
         metrics["time/step_s"] = time.perf_counter() - started
         metrics["time/idle_s"] = metrics["time/step_s"] - sum(times.values())
+        updates = self._config.algorithm.updates_per_step
+        wrong = look_wrong(metrics, self._log.history, updates_per_step=updates)
         self._log.append(step, step, metrics)
         self._display.step({"step": step, **metrics})
-        updates = self._config.algorithm.updates_per_step
-        for message in look_wrong(metrics, self._history, updates_per_step=updates):
+        for message in wrong:
             self._display.warn(message)
-        self._history.append({"step": step, **metrics})
         self._check_progress(metrics)
 
     def _check_progress(self, metrics: Mapping[str, float]) -> None:

@@ -61,9 +61,9 @@ def policy_loss(
 
 
 def _kl_penalty(estimator: KLEstimator, logprobs: Tensor, reference: Tensor, behavior: Tensor) -> Tensor:
-    if estimator is KLEstimator.WEIGHTED_K3:
+    if estimator is KLEstimator.weighted_k3:
         return kl.weighted_k3(logprobs, reference, behavior)
-    return {KLEstimator.K1: kl.k1, KLEstimator.K2: kl.k2, KLEstimator.K3: kl.k3}[estimator](logprobs, reference)
+    return {KLEstimator.k1: kl.k1, KLEstimator.k2: kl.k2, KLEstimator.k3: kl.k3}[estimator](logprobs, reference)
 
 
 def _sum(values: Tensor, counted: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def score_group(
     advantages = group_advantages(
         as_tensor,
         torch.isfinite(as_tensor),
-        divide_by_std=config.advantage is AdvantageKind.GROUP_STD,
+        divide_by_std=config.advantage is AdvantageKind.group_std,
         eps=config.advantage_eps,
     )
     return ScoredGroup(group=group, verdicts=dict(verdicts), rewards=rewards, advantages=advantages[0].numpy())

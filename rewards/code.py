@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from rewards.base import Attempt, RewardError, Verdict
 from rewards.extraction import extract_code, parse
 from rewards.sandbox.pool import Sandbox
 from rewards.sandbox.program import Kind, Limits, Program, ProgramResult
 
+_LOG = logging.getLogger(__name__)
 _SCORINGS = ("fraction", "all")
 
 
@@ -110,6 +112,7 @@ class UnitTests:
 
     def _verdict(self, result: ProgramResult) -> Verdict:
         if result.kind is Kind.SANDBOX_FAULT:
+            _LOG.warning("sandbox fault: %s", result.message)
             return Verdict.failed("sandbox_fault")
         details = {"tests_passed": result.num_passed, "tests_total": len(result.tests)}
         if result.kind is Kind.PASSED:
@@ -118,3 +121,7 @@ class UnitTests:
         # A few errors only show when the tree is compiled, such as a `return` outside a function.
         is_syntax = result.kind is Kind.ERROR and result.message.startswith("SyntaxError")
         return Verdict.valid(value, details, "syntax_error" if is_syntax else result.kind.value)
+
+
+def _is_strings(value: object) -> TypeGuard[list[str] | tuple[str, ...]]:
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in cast("list[object]", value))

@@ -58,7 +58,8 @@ def defines(tree: ast.Module, name: str) -> bool:
 def _mentions(code: str, name: str) -> bool:
     """Like `defines`, but also of code that does not parse, such as a truncated block."""
     escaped = re.escape(name)
-    return bool(re.search(rf"^(?:(?:async\s+)?def|class)\s+{escaped}\b|^{escaped}\s*(?::[^=\n]+)?=", code, re.MULTILINE))
+    pattern = rf"^(?:(?:async\s+)?def|class)\s+{escaped}\b|^{escaped}\s*(?::[^=\n]+)?="
+    return re.search(pattern, code, re.MULTILINE) is not None
 
 
 def _blocks(answer: str) -> list[tuple[str, str]]:

@@ -25,6 +25,15 @@ def known() -> list[str]:
     return sorted({*BUILT_IN, *_installed()})
 
 
+def check(name: str) -> None:
+    """Raise RewardError, with what is known, if there is no reward term `name`. Loads nothing."""
+    names = known()
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise RewardError(f"reward.weights.{name}: no such reward term. {hint}Known: {', '.join(names)}.")
+
+
 def build(name: str, settings: Mapping[str, object]) -> Reward:
     """Build the reward term `name`.
 
@@ -35,14 +44,10 @@ def build(name: str, settings: Mapping[str, object]) -> Reward:
     Raises:
         RewardError: unknown name, a package that can't be imported, or settings that can't work.
     """
+    check(name)
     installed = _installed()
     if name in BUILT_IN:
         return BUILT_IN[name](settings)
-    if name not in installed:
-        names = sorted({*BUILT_IN, *installed})
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise RewardError(f"reward.weights.{name}: no such reward term. {hint}Known: {', '.join(names)}.")
     try:
         builder: Builder = installed[name].load()
     except (ImportError, AttributeError) as error:

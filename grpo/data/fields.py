@@ -17,7 +17,8 @@ def _field(row: Row, name: str, kind: type, *, optional: bool = False) -> object
     if value is None and optional:
         return None
     if name not in row:
-        raise DataError(f"missing field {name!r} (the row has {', '.join(map(str, row)) or 'no fields'}; see data.schema)")
+        found = ", ".join(map(str, row)) or "no fields"
+        raise DataError(f"missing field {name!r} (the row has {found}; see data.schema)")
     if not isinstance(value, kind) or isinstance(value, bool):
         raise DataError(f"field {name!r}: expected {_TYPE_NAMES[kind]}, found {_describe(value)}")
     return value

@@ -37,12 +37,12 @@ def read_path(path: Path, split: str) -> Iterator[Located]:
 
 
 def _read_jsonl(path: Path) -> Iterator[Located]:
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
     number = 0
     try:
-        with opened as lines:
+        with path.open("rb") as raw:
+            lines = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
             # Bytes, decoded line by line: a wrong byte is reported with its line.
-            for number, line in enumerate(cast("IO[bytes]", lines), start=1):
+            for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield f"{path}:{number}", _parse(line, f"{path}:{number}")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -31,8 +31,10 @@ def read_hub(config: DataConfig) -> Iterator[Located]:
     try:
         rows = datasets.load_dataset(config.path, name=config.subset, split=config.split)
     except DatasetNotFoundError as error:
-        remedy = "Check the spelling; a private or gated set needs HF_TOKEN, a local file a path that exists"
-        raise DataError(f"{name}: no such file or directory here, and no such dataset on {constants.ENDPOINT}. {remedy}") from error
+        raise DataError(
+            f"{name}: no such file or directory here, and no such dataset on {constants.ENDPOINT}. Check the spelling; "
+            "a private or gated set needs HF_TOKEN"
+        ) from error
     except ConnectionError as error:
         raise DataError(_unreachable(name, constants.ENDPOINT)) from error
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:

@@ -70,7 +70,9 @@ class PromptStream:
             ModelError: as `render`.
         """
         rendered = [(task, render(task, tokenizer, config.system_prompt)) for task in tasks]
-        self._items = [item for item in rendered if len(item[1]) <= config.max_prompt_tokens]
+        self._items: list[tuple[Task, IntArray]] = [
+            item for item in rendered if len(item[1]) <= config.max_prompt_tokens
+        ]
         self.num_dropped = len(rendered) - len(self._items)
         if not self._items:
             shortest = min((len(token_ids) for _, token_ids in rendered), default=0)
@@ -82,7 +84,7 @@ class PromptStream:
         self._fingerprint = _fingerprint([task.task_id for task, _ in self._items])
         self._drawn = 0
         self._order_epoch = -1
-        self._order = np.arange(len(self._items))
+        self._order: IntArray = np.arange(len(self._items))
 
     def __len__(self) -> int:
         """Prompts in one epoch."""
@@ -118,7 +120,7 @@ class PromptStream:
         self._drawn = drawn
 
     def _next(self) -> Prompt:
-        epoch, position = divmod(self._drawn, len(self._items))
+        epoch, position = self._drawn // len(self._items), self._drawn % len(self._items)
         if self._shuffle and epoch != self._order_epoch:
             generator = np.random.Generator(np.random.PCG64([self._seed, epoch]))
             self._order, self._order_epoch = generator.permutation(len(self._items)), epoch

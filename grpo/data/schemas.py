@@ -88,9 +88,9 @@ def acecode_task(row: Row, config: DataConfig) -> Task:
 
 
 READERS: Mapping[DataSchema, Callable[[Row, DataConfig], Task]] = {
-    DataSchema.KEEL: keel_task,
-    DataSchema.MBPP: mbpp_task,
-    DataSchema.ACECODE: acecode_task,
+    DataSchema.keel: keel_task,
+    DataSchema.mbpp: mbpp_task,
+    DataSchema.acecode: acecode_task,
 }
 
 
@@ -109,9 +109,9 @@ def prefill_text(prefill: Prefill, signature: str | None) -> str:
     Raises:
         DataError: `prefill` is signature and there is none.
     """
-    if prefill is Prefill.NONE:
+    if prefill is Prefill.none:
         return ""
-    if prefill is Prefill.FENCE:
+    if prefill is Prefill.fence:
         return "```python\n"
     if signature is None:
         raise DataError("the task has no signature to start the answer with. Set data.prefill=fence")

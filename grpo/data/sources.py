@@ -29,12 +29,12 @@ def load_tasks(config: DataConfig) -> list[Task]:
         DataError: the source is missing, unreadable or empty; a row is malformed, lacks a field or repeats an id (with
             file and line, or row index from 0); no task is left.
     """
-    if config.max_level is not None and config.schema is not DataSchema.KEEL:
-        raise DataError(f"data.max_level={config.max_level}: only the keel schema has levels, not {config.schema.value}")
+    if config.max_level is not None and config.schema is not DataSchema.keel:
+        raise DataError(f"data.max_level={config.max_level}: schema {config.schema.value} has no levels, only keel has")
     tasks: list[Task] = []
     seen: dict[str, str] = {}
     num_rows = 0
-    for where, row in _rows(config):
+    for where, row in _readable_rows(config):
         num_rows += 1
         task, kept = _read_row(where, row, config)
         if task.task_id in seen:
@@ -47,7 +47,7 @@ def load_tasks(config: DataConfig) -> list[Task]:
     if not num_rows:
         raise DataError(f"data.path={config.path!r}: it holds no rows")
     if not tasks:
-        raise DataError(f"data.max_level={config.max_level}: none of the {num_rows} tasks of {config.path} is that easy")
+        raise DataError(f"data.max_level={config.max_level}: none of {num_rows} tasks in {config.path} is that easy")
     return tasks
 
 
@@ -68,13 +68,21 @@ def _read_row(where: str, row: object, config: DataConfig) -> tuple[Task, bool]:
         raise DataError(f"{where}: {error}") from error.__cause__
 
 
+def _readable_rows(config: DataConfig) -> Iterator[Located]:
+    try:
+        yield from _rows(config)
+    except OSError as error:  # no permission, a failing disk
+        raise DataError(f"data.path={config.path!r}: can't be read ({error})") from error
+
+
 def _rows(config: DataConfig) -> Iterator[Located]:
     if config.path.startswith(_BUILTIN):
         return read_path(_builtin(config.path.removeprefix(_BUILTIN)), config.split)
     path = Path(config.path).expanduser()
     if path.exists():
         return read_path(path, config.split)
-    if config.path.endswith(SUFFIXES) or path.is_absolute() or not _HUB_ID.fullmatch(config.path) or config.path[0] in ".~":
+    local = config.path.endswith(SUFFIXES) or config.path.startswith((".", "/", "~"))
+    if local or not _HUB_ID.fullmatch(config.path):
         raise DataError(f"data.path={config.path!r}: no such file or directory{_near(path)}")
     return read_hub(config)
 

@@ -45,10 +45,10 @@ def sequence_token_weights(
     weights: list[float] = []
     for uid, count in zip(prompt_uids, loss_tokens, strict=True):
         divisor = {
-            Aggregation.TOKEN_MEAN: denominator.num_tokens,
-            Aggregation.SEQUENCE_MEAN: denominator.num_sequences * count,
-            Aggregation.PROMPT_MEAN: denominator.num_prompts * group_tokens[uid],
-            Aggregation.CONSTANT_LENGTH: denominator.num_sequences * constant_length,
+            Aggregation.token_mean: denominator.num_tokens,
+            Aggregation.sequence_mean: denominator.num_sequences * count,
+            Aggregation.prompt_mean: denominator.num_prompts * group_tokens[uid],
+            Aggregation.constant_length: denominator.num_sequences * constant_length,
         }[aggregation]
         weights.append(1.0 / divisor if count else 0.0)
     return weights

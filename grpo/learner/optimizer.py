@@ -34,9 +34,9 @@ def learning_rate(config: LearnerConfig, update: int, total_updates: int) -> flo
     """
     if update < config.warmup_steps:
         return config.lr * (update + 1) / (config.warmup_steps + 1)
-    if config.lr_schedule is LRSchedule.CONSTANT:
+    if config.lr_schedule is LRSchedule.constant:
         return config.lr
     span = max(1, total_updates - 1 - config.warmup_steps)
     progress = min(1.0, (update - config.warmup_steps) / span)
-    shape = 1.0 - progress if config.lr_schedule is LRSchedule.LINEAR else 0.5 * (1.0 + math.cos(math.pi * progress))
+    shape = 1.0 - progress if config.lr_schedule is LRSchedule.linear else 0.5 * (1.0 + math.cos(math.pi * progress))
     return config.lr * (config.min_lr_ratio + (1.0 - config.min_lr_ratio) * shape)

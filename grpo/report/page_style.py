@@ -38,7 +38,8 @@ svg { display:block; width:100%; height:auto; } svg text { fill:var(--soft); fon
 .c5{--c:var(--c5)} .c6{--c:var(--c6)} .c7{--c:var(--c7)} .c8{--c:var(--c8)}
 .warning { background:var(--warn-page); border:1px solid var(--edge); border-left:4px solid var(--warn);
   border-radius:6px; padding:8px 12px; margin:6px 0; overflow-wrap:anywhere; }
-.card > p:first-child { margin-top:0; } .card { padding:14px 16px; margin:10px 0; } .samples { display:grid; gap:12px; align-items:start;
+.card > p:first-child { margin-top:0; }
+.card { padding:14px 16px; margin:10px 0; } .samples { display:grid; gap:12px; align-items:start;
   grid-template-columns:repeat(auto-fit,minmax(min(360px,100%),1fr)); } .samples .card { margin:0; min-width:0; }
 .chip { display:inline-block; border:1px solid var(--edge); border-radius:20px; padding:0 9px; margin:0 4px 4px 0;
   font-size:13px; font-variant-numeric:tabular-nums; }

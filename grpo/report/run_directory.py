@@ -15,7 +15,7 @@ from grpo.report.environment import describe_environment
 from grpo.report.files import replacing, write_text
 
 #: What a run that never finished a step leaves behind; a new run may write over it.
-_START_UP_FILES = {"config.yaml", "environment.json", "run.log", "metrics.jsonl", "tensorboard"}
+_START_UP_FILES = {"config.yaml", "environment.json", "run.log", "metrics.jsonl", "tensorboard", "logs"}
 _ROLLOUT_NAME = re.compile(r"step_(\d+)\.parquet")
 
 

@@ -24,7 +24,7 @@ MESSAGE_CHARS = 200
 class Reporter:
     """Writes ``nonce event index message`` lines; only the process that made it may."""
 
-    __slots__ = ("_fd", "_getpid", "_nonce", "_pid", "_exit", "_write")
+    __slots__ = ("_exit", "_fd", "_getpid", "_nonce", "_pid", "_write")
 
     def __init__(self, nonce: str, fd: int = REPORT_FD) -> None:
         # Bound now, because the candidate may replace them in their modules.
@@ -44,33 +44,37 @@ class Reporter:
 
 
 def run_candidate(job: dict[str, Any], reporter: Reporter) -> None:
-    """Run `job` (source, setup, tests) and report. Returns or raises only if the candidate tampered with us."""
+    """Run `job` (source, setup, tests), report, and leave. Raises only if the candidate tampered with us."""
+    _follow(job, Steps(_fresh_module().__dict__, reporter), reporter)
+    reporter.leave()
+
+
+def _follow(job: dict[str, Any], steps: Steps, reporter: Reporter) -> None:
     stdout = sys.stdout
-    steps = Steps(vars(_fresh_module()), reporter)
     try:
         setup = _compiled(job["setup"], "<setup>")
         tests = [_compiled(test, f"<test {index}>") for index, test in enumerate(job["tests"])]
-        failure = steps.run(lambda: setup)
     except (SyntaxError, ValueError, RecursionError) as error:
-        failure = _describe(error)
-        tests = []
+        reporter.send(b"bad_task", 0, _describe(error))
+        return
+    failure = steps.run(lambda: setup)
     if failure is not None:
         reporter.send(b"bad_task", 0, failure)
-        return reporter.leave()
+        return
     reporter.send(b"ready")
-    failure = steps.run(lambda: _compiled(job["source"], "<solution>")) or steps.run(lambda: setup)
-    if failure is not None:
-        reporter.send(b"raised", 0, failure)
-        return reporter.leave()
+    for step in (lambda: _compiled(job["source"], "<solution>"), lambda: setup):
+        failure = steps.run(step)
+        if failure is not None:
+            reporter.send(b"raised", 0, failure)
+            return
     for index, test in enumerate(tests):
         failure = steps.run(lambda test=test: test)
         reporter.send(b"pass" if failure is None else b"fail", index, failure or "")
     try:
         stdout.flush()
-    except BaseException:  # its output is not worth a verdict
+    except BaseException:  # noqa: BLE001 - its output is not worth a verdict
         steps.restore_builtins()
     reporter.send(b"done")
-    reporter.leave()
 
 
 class Steps:
@@ -81,7 +85,8 @@ class Steps:
     def __init__(self, namespace: dict[str, Any], reporter: Reporter) -> None:
         self._namespace, self._reporter = namespace, reporter
         self._execute, self._open_reserve = exec, memory_reserve()
-        self.restore_builtins = functools.partial(vars(builtins).update, dict(vars(builtins)))
+        restore: Callable[[], None] = functools.partial(builtins.__dict__.update, dict(builtins.__dict__))
+        self.restore_builtins = restore
 
     def run(self, step: Callable[[], CodeType]) -> str | None:
         """Compile and execute one step; None if it ran through, else what it raised."""
@@ -91,7 +96,7 @@ class Steps:
             return None
         except MemoryError:
             pass  # leave the handler first: the traceback holds the frames that hold the memory
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - SystemExit must not end us either
             self.restore_builtins()
             return _describe(error)
         self._open_reserve()
@@ -118,5 +123,5 @@ def _describe(error: BaseException) -> str:
     name = type(error).__name__
     try:
         return f"{name}: {error}"[:MESSAGE_CHARS]
-    except BaseException:  # the candidate's own __str__
+    except BaseException:  # noqa: BLE001 - the candidate's own __str__
         return name[:MESSAGE_CHARS]

@@ -13,7 +13,7 @@ from types import TracebackType
 from rewards.sandbox.classify import classify
 from rewards.sandbox.directories import remove_tree
 from rewards.sandbox.program import Kind, Program, ProgramResult
-from rewards.sandbox.slot import Slot, ZygoteDied
+from rewards.sandbox.slot import Slot, ZygoteDiedError
 
 _ATTEMPTS = 2
 
@@ -79,7 +79,7 @@ class Sandbox:
             self._idle.put(slot)  # lets a caller that still waits for a slot find out
         self._callers.shutdown()
         self._starter.shutdown()
-        remove_tree(str(self._directory))
+        remove_tree(self._directory)
 
     def __enter__(self) -> Sandbox:
         return self
@@ -98,7 +98,7 @@ class Sandbox:
         for _ in range(_ATTEMPTS):
             try:
                 return classify(program, slot.run(program))
-            except ZygoteDied as error:
+            except ZygoteDiedError as error:
                 cause = f"zygote died: {error}"
             with self._lock:
                 if self._closed:

@@ -25,7 +25,7 @@ _GRACE_S = 60.0  #: beyond the wall limit, which the zygote enforces; after that
 _STOP_TIMEOUT_S = 10.0
 
 
-class ZygoteDied(Exception):
+class ZygoteDiedError(Exception):
     """The zygote ended, or stopped answering, while a program was entrusted to it."""
 
 
@@ -33,7 +33,7 @@ class Slot:
     """Owns at most one zygote at a time. One thread may call `run`; any thread may call `interrupt`."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = str(directory)
+        self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._ready = False
@@ -50,12 +50,12 @@ class Slot:
         Call it from a thread that outlives the zygote: PR_SET_PDEATHSIG follows the thread that made the process,
         so a zygote made in a passing thread would die with that thread.
         """
-        os.makedirs(self._directory, exist_ok=True)
-        os.chmod(self._directory, 0o711)
+        self._directory.mkdir(exist_ok=True)
+        self._directory.chmod(0o711)  # candidates of another user pass through to their own
         ours, theirs = socket.socketpair()
         # Without its library path a relocated interpreter does not start at all.
         kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-        arguments = [_ROOT, str(theirs.fileno()), str(os.getpid()), self._directory]
+        arguments = [_ROOT, str(theirs.fileno()), str(os.getpid()), str(self._directory)]
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-s", "-P", "-B", "-c", _BOOT, *arguments],
@@ -69,9 +69,9 @@ class Slot:
         self._control, self._ready = ours, False
 
     def run(self, program: Program) -> Mapping[str, Any]:
-        """The facts of one program's death, as `classify` reads them. Raises ZygoteDied."""
+        """The facts of one program's death, as `classify` reads them. Raises ZygoteDiedError."""
         if self._control is None:
-            raise ZygoteDied("not running")
+            raise ZygoteDiedError("not running")
         job = {
             "source": program.source,
             "setup": program.setup,
@@ -88,7 +88,7 @@ class Slot:
             self._candidate = wire.receive(self._control)["started"]
             facts = wire.receive(self._control)
         except (EOFError, OSError) as error:  # TimeoutError is an OSError
-            raise ZygoteDied(f"{type(error).__name__}: {error}") from error
+            raise ZygoteDiedError(f"{type(error).__name__}: {error}") from error
         self._candidate = 0
         return facts
 

@@ -8,6 +8,7 @@ import select
 import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rewards.sandbox.program import Limits
 
@@ -17,7 +18,7 @@ _CPU_CHECK_S = 0.005
 _CONTROL_CLOSED = "control closed"
 
 
-class ControlClosed(Exception):
+class ControlClosedError(Exception):
     """The pool closed the control socket while a candidate ran."""
 
 
@@ -65,7 +66,7 @@ def supervise(pid: int, sinks: tuple[Sink, ...], control_fd: int, limits: Limits
     """Wait for the child `pid` to end, kill it at a limit, then kill and reap all its descendants.
 
     Raises:
-        ControlClosed: the pool is gone. The candidate and its descendants are dead by then.
+        ControlClosedError: the pool is gone. The candidate and its descendants are dead by then.
     """
     start = time.monotonic()
     pidfd = os.pidfd_open(pid)
@@ -80,7 +81,7 @@ def supervise(pid: int, sinks: tuple[Sink, ...], control_fd: int, limits: Limits
     for sink in sinks:
         sink.drain()
     if killed_for == _CONTROL_CLOSED:
-        raise ControlClosed
+        raise ControlClosedError
     cpu_s = usage.ru_utime + usage.ru_stime
     return Death(status=status, killed_for=killed_for, cpu_s=cpu_s, wall_s=time.monotonic() - start)
 
@@ -137,8 +138,7 @@ def kill_leftovers() -> None:
 def _children() -> list[int]:
     own = os.getpid()
     try:
-        with open(f"/proc/self/task/{own}/children", "rb") as children:
-            return [int(pid) for pid in children.read().split()]
+        return [int(pid) for pid in Path(f"/proc/self/task/{own}/children").read_bytes().split()]
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
         return [pid for pid, stat in processes() if int(stat[1]) == own]
 
@@ -146,7 +146,9 @@ def _children() -> list[int]:
 def processes() -> list[tuple[int, list[str]]]:
     """Every process with the fields of its /proc/PID/stat from the state on: state, parent, group, session, ..."""
     found: list[tuple[int, list[str]]] = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as stat:
-            found.append((int(name), stat.read().rpartition(")")[2].split()))
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                stat = (process / "stat").read_text("utf-8", "replace")
+                found.append((int(process.name), stat.rpartition(")")[2].split()))
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import gc
 import importlib
 import os
@@ -18,20 +19,21 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
-from rewards.sandbox import confine, wire
+from rewards.sandbox import confine, privileges, wire
 from rewards.sandbox.candidate import Reporter, run_candidate
 from rewards.sandbox.directories import remove_tree
 from rewards.sandbox.program import Limits
-from rewards.sandbox.supervise import REPORT_BYTES, ControlClosed, Sink, kill_leftovers, supervise
+from rewards.sandbox.supervise import REPORT_BYTES, ControlClosedError, Sink, kill_leftovers, supervise
 
-_PRELOADED = """
+_PRELOADED = """\
 abc array asyncio base64 bisect calendar cmath collections contextlib copy dataclasses datetime decimal enum fractions
 functools hashlib heapq inspect io itertools json logging math numbers operator pickle queue random re secrets
 statistics string struct tempfile textwrap threading time timeit traceback types typing unicodedata unittest uuid
 _strptime encodings.idna
-""".split()
+"""
 
 
 def main() -> None:
@@ -39,58 +41,61 @@ def main() -> None:
 
     Arguments (sys.argv): package root, descriptor of the control socket, the pool's process id, directory.
     """
-    root, control_fd, parent, directory = sys.argv[1:5]
-    _settle(root, int(parent))
-    control = socket.socket(fileno=int(control_fd))
-    control.set_inheritable(False)
-    uid = confine.candidate_uid()
+    root, control_fd, parent, directory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    _settle(root, parent)
+    control = socket.socket(fileno=fcntl.fcntl(control_fd, fcntl.F_DUPFD_CLOEXEC, 3))
+    os.close(control_fd)  # its number may be high: children would not close it
+    uid = privileges.candidate_uid()
     try:
         wire.send(control, {"ready": True})
         while True:
             wire.send(control, _run_job(wire.receive(control), control, directory, uid))
-    except (EOFError, ConnectionError, ControlClosed):
+    except (EOFError, ConnectionError, ControlClosedError):
         pass  # the pool closed, or its process is gone
     finally:
         kill_leftovers()
         remove_tree(directory)
         with contextlib.suppress(OSError):
-            os.rmdir(Path(directory).parent)  # the last zygote out, should the pool not have lived to do it
+            directory.parent.rmdir()  # the last zygote out, should the pool not have lived to do it
 
 
 def _settle(root: str, parent: int) -> None:
     sys.path[:] = [path for path in sys.path if path != root]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _leave)
     # A signal that can be handled, so that the directory goes too.
-    confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGTERM)
+    privileges.prctl(privileges.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit(0)
-    confine.name_process(b"keel-zygote")
-    confine.prctl(confine.PR_SET_CHILD_SUBREAPER, 1)
-    confine.prctl(confine.PR_SET_DUMPABLE, 0)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))  # keeps the child's closerange short
-    for name in _PRELOADED:
+    privileges.name_process(b"keel-zygote")
+    privileges.prctl(privileges.PR_SET_CHILD_SUBREAPER, 1)
+    privileges.prctl(privileges.PR_SET_DUMPABLE, 0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (confine.ZYGOTE_DESCRIPTORS, confine.ZYGOTE_DESCRIPTORS))
+    for name in _PRELOADED.split():
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
 
 
-def _run_job(job: dict[str, Any], control: socket.socket, directory: str, uid: int | None) -> dict[str, Any]:
+def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+    del signum, frame
+    sys.exit(0)
+
+
+def _run_job(job: dict[str, Any], control: socket.socket, directory: Path, uid: int | None) -> dict[str, Any]:
     limits = Limits(**job["limits"])
     nonce = os.urandom(16).hex()
-    home = os.path.join(directory, nonce[:8])
-    os.mkdir(home, 0o700)
+    home = directory / nonce[:8]
+    home.mkdir(0o700)
     output_read, output_write = os.pipe()
     report_read, report_write = os.pipe()
-    num_tasks = confine.user_tasks() if uid is None else 0
+    num_tasks = privileges.user_tasks() if uid is None else 0
     try:
         if uid is not None:
             os.chown(home, uid, uid)
         pid = os.fork()
         if pid == 0:
-            _be_candidate(
-                job, nonce, lambda: confine.confine(limits, home, output_write, report_write, uid, num_tasks)
-            )
+            _be_candidate(job, nonce, lambda: confine.confine(limits, home, output_write, report_write, uid, num_tasks))
         os.close(output_write)
         os.close(report_write)
         wire.send(control, {"started": pid})
@@ -110,7 +115,7 @@ def _be_candidate(job: dict[str, Any], nonce: str, confine_self: Callable[[], No
     """The child's whole life."""
     try:
         confine_self()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, no candidate may run
         traceback.print_exc()  # to the log, or into the output if that is in place already: then the verdict shows it
         sys.stderr.flush()
         os._exit(70)

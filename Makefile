@@ -1,0 +1,44 @@
+# The two commands: `make train` and `make test`. Both set up what they need first.
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-all lint format lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+help: ## this list
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /\1\t/' | expand -t 16
+	@echo
+	@echo 'ARGS are handed on: make train ARGS="experiment=tiny_cpu learner.lr=1e-5"'
+
+setup: ## make or refresh .venv (a fraction of a second when there is nothing to do)
+	@$(PYTHON) launch/setup.py
+
+train: setup ## train the default model on the default tasks
+	@$(BIN)/grpo train $(ARGS)
+
+test: lint ## lint, then every test but those marked gpu or slow
+	$(BIN)/pytest -m "not gpu and not slow" $(ARGS)
+
+test-all: lint ## lint, then every test this machine can run
+	$(BIN)/pytest $(ARGS)
+
+lint: setup ## ruff, pyright and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup ## put imports and layout right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-%: setup ## run benchmarks/NAME.py, as in `make bench-step`
+	$(BIN)/python benchmarks/$*.py $(ARGS)
+
+lock: ## remake launch/locks/*.txt (UPGRADE=1 moves every pin)
+	bash launch/locks/remake.sh
+
+clean: ## remove the environment and all caches; runs/ stays
+	rm -rf .venv .venv-setup.log .venv-setup.lock build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

@@ -1,0 +1,43 @@
+"""The `grpo` command."""
+
+from __future__ import annotations
+
+import sys
+
+import grpo
+
+USAGE = """\
+usage: grpo COMMAND [arguments]
+
+  train [experiment=NAME] [key=value ...] [-m]   train a policy with GRPO
+        --help                                   list the presets and configuration groups
+        --cfg job                                print the resolved configuration and stop
+        -m key=a,b                               one run for each value
+  report RUN                                     write RUN/report.html again from the run's files
+
+  --version   --help
+"""
+
+
+def main() -> None:
+    """Entry point of the console script; exits with 2 for bad input, 1 for a failed run, 130 when interrupted."""
+    command, *arguments = sys.argv[1:] or ["--help"]
+    if command in ("-h", "--help", "help"):
+        print(USAGE, end="")
+    elif command == "--version":
+        print(f"keel {grpo.__version__}")
+    elif command == "train":
+        from launch.train import main as train
+
+        train(arguments)
+    elif command == "report":
+        from launch.report import main as report
+
+        report(arguments)
+    else:
+        print(f"grpo: no command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""All checks and loading that come before Ray starts, cheap ones first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from grpo.cluster import check_resources, resolve_device
+from grpo.config import RunConfig
+from grpo.data.prompts import PromptStream
+from grpo.data.sources import load_tasks
+from grpo.models import check_supported, resolve_model
+from grpo.report.display import Display, RunPlan, make_display
+from grpo.report.run_directory import RunDirectory
+from grpo.run_state import find_checkpoint, load_state
+from launch.configuration import as_yaml
+from rewards import registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A run that is checked and ready to start."""
+
+    device: str
+    model_path: Path
+    prompts: PromptStream
+    checkpoint: Path | None
+    first_step: int
+    directory: RunDirectory
+    display: Display
+    plan: RunPlan
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Check the whole configuration against the world and load tasks and tokenizer.
+
+    Raises:
+        KeelError, RewardError: something can't work; nothing has been started.
+    """
+    assert config.output_dir is not None
+    device = resolve_device(config)
+    check_resources(config, device)
+    for term in config.reward.weights:
+        registry.check(term)
+    checkpoint = find_checkpoint(config.resume) if config.resume is not None else None
+    state = load_state(checkpoint, config) if checkpoint is not None else None
+    tasks = load_tasks(config.data)
+    model_path = resolve_model(config.model)
+    check_supported(model_path, config.model)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=config.model.trust_remote_code)
+    prompts = PromptStream(tasks, tokenizer, config.data, seed=config.seed)
+    if state is not None:
+        prompts.restore(state.prompts)
+    finished_steps = state.step if state is not None else 0
+    directory = RunDirectory.claim(
+        Path(config.output_dir),
+        config_text=as_yaml(config),
+        resumed_step=finished_steps if state is not None else None,
+    )
+    display = make_display(config.quiet, directory.run_log)
+    if prompts.num_dropped:
+        display.note(f"{prompts.num_dropped} prompts are longer than data.max_prompt_tokens and were left out.")
+    plan = RunPlan(
+        experiment=config.experiment,
+        model=config.model.path,
+        output_dir=config.output_dir,
+        num_steps=config.steps,
+        first_step=finished_steps + 1,
+    )
+    return Prepared(
+        device=device,
+        model_path=model_path,
+        prompts=prompts,
+        checkpoint=checkpoint,
+        first_step=finished_steps + 1,
+        directory=directory,
+        display=display,
+        plan=plan,
+    )

@@ -1,0 +1,177 @@
+"""`grpo train`: check everything that can be checked, then start the run."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+
+from grpo.config import RunConfig
+from grpo.errors import KeelError
+from launch.configuration import (
+    CONF_DIR,
+    load_config,
+    register_schema,
+    sweep,
+    to_run_config,
+    with_open_dictionaries,
+)
+from rewards.base import RewardError
+
+_SHOWS_ONLY = {"--help", "-h", "--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"}
+
+
+def main(arguments: list[str]) -> None:
+    """Run one training, or with ``-m`` one for each combination of values."""
+    flags = [a for a in arguments if a.startswith("-")]
+    overrides = with_open_dictionaries([a for a in arguments if not a.startswith("-")])
+    shows_only = any(flag.split("=")[0] in _SHOWS_ONLY for flag in flags)
+    several = "-m" in flags or "--multirun" in flags
+    if not shows_only:
+        with _one_screen_errors():
+            # Every run of a sweep is checked before the first one starts.
+            for one in sweep(overrides) if several else [overrides]:
+                load_config(one)
+    register_schema()
+    sys.argv = ["grpo train", *flags, *overrides]
+    started = datetime.now().strftime("%Y%m%d-%H%M%S")
+    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(
+        lambda config: _job(config, started)
+    )()
+
+
+def _job(hydra_config: Any, started: str) -> float | None:
+    with _one_screen_errors():
+        config = to_run_config(hydra_config)
+        config = replace(config, output_dir=_output_dir(config, started))
+        return train(config)
+
+
+def _output_dir(config: RunConfig, started: str) -> str:
+    """Where the run goes: as configured, else that of the run resumed, else by experiment and time."""
+    from grpo.run_state import find_checkpoint
+
+    directory = config.output_dir
+    if directory is None and config.resume is not None:
+        checkpoint = find_checkpoint(config.resume)
+        return str(checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent)
+    directory = directory or f"runs/{config.experiment}/{started}"
+    job = HydraConfig.get()
+    if job.mode is not None and job.mode.name == "MULTIRUN":
+        label = re.sub(r"[^\w.=,+-]+", "_", job.job.override_dirname)[:100]
+        return f"{directory}/{job.job.num:03d}_{label}"
+    return directory
+
+
+class _one_screen_errors:
+    """Turns Keel's own errors into one plain message and an exit code; others keep their traceback."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, KeelError | RewardError):
+            bad_input = isinstance(error, ValueError)
+            print(f"\n{'Error' if bad_input else 'The run failed'}: {error}", file=sys.stderr)
+            sys.exit(2 if bad_input else 1)
+
+
+def train(config: RunConfig) -> float | None:
+    """One training run, from checks to the last line printed.
+
+    Returns:
+        Mean reward of the last quarter of the steps, for sweepers that optimise.
+
+    Raises:
+        KeelError: bad input (before Ray starts), or a failed run.
+    """
+    from launch.preparation import prepare
+
+    prepared = prepare(config)
+    with prepared.directory:
+        finished = asyncio.run(_run(config, prepared))
+        return _conclude(config, prepared, finished)
+
+
+async def _run(config: RunConfig, prepared: Any) -> bool:
+    from grpo.cluster import ray_session
+    from grpo.controller import Controller
+    from grpo.fleet import Fleet
+
+    display, directory = prepared.display, prepared.directory
+    display.start(prepared.plan)
+    with _closing(display.close), ray_session(config, prepared.device):
+        fleet = Fleet(config, prepared.device, directory.path.resolve() / "logs")
+        try:
+            display.phase("starting workers", 0, 0)
+            started = time.perf_counter()
+            stop = asyncio.Event()
+            _on_signals(stop.set)
+            launching = asyncio.ensure_future(fleet.launch(prepared.model_path))
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait({launching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if not launching.done():
+                launching.cancel()
+                display.note("Stopped before the first step.")
+                return False
+            launching.result()
+            display.note(f"Workers are up after {time.perf_counter() - started:.0f} s")
+            if prepared.checkpoint is not None:
+                await fleet.on_learners("load", str(prepared.checkpoint))
+            controller = Controller(
+                config, fleet, prepared.prompts, directory, display, first_step=prepared.first_step
+            )
+            _on_signals(controller.request_stop)
+            finished = await controller.run()
+            if finished and config.export:
+                await controller.export(directory.policy)
+            return finished
+        finally:
+            await fleet.shutdown()
+
+
+def _conclude(config: RunConfig, prepared: Any, finished: bool) -> float | None:
+    from grpo.report.curve import write_reward_curve
+    from grpo.report.html import write_report
+    from grpo.report.metrics_log import read_metrics
+
+    directory = prepared.directory
+    metrics = read_metrics(directory.metrics) if directory.metrics.exists() else []
+    if not metrics:
+        return None
+    write_reward_curve(directory.reward_curve, metrics, title=f"{config.experiment}, {config.model.path}")
+    write_report(directory.path)
+    from launch.closing import closing_lines, quarter_means
+
+    for line in closing_lines(config, directory, metrics, finished):
+        print(line)
+    if not finished:
+        sys.exit(130)
+    return quarter_means(metrics)[1]
+
+
+def _on_signals(act: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, act)
+
+
+class _closing:
+    """Calls `close` on the way out, whatever happened."""
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
