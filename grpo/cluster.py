@@ -16,9 +16,6 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from grpo.config import Device, RunConfig
 from grpo.errors import ConfigError
 
-#: Ray refuses a bundle without any resource; this much of a CPU reserves nothing.
-_TOKEN_CPU = 0.001
-
 
 def resolve_device(config: RunConfig) -> str:
     """ "cuda" or "cpu", by the configuration and what this machine has.
@@ -117,19 +114,21 @@ def _end(processes: Sequence[psutil.Process]) -> None:
 
 def reserve(
     name: str, count: int, *, cpus: float, gpus: int, config: RunConfig, remedy: str
-) -> PlacementGroup:
-    """A placement group of `count` equal bundles; each bundle is on one node.
+) -> PlacementGroup | None:
+    """A placement group of `count` equal bundles, each on one node; None where nothing is asked for.
 
     Raises:
         ConfigError: the cluster can't provide it in `cluster.startup_timeout_s`; says what is asked and what is free.
     """
-    bundle = {"CPU": max(cpus, _TOKEN_CPU)} | ({"GPU": float(gpus)} if gpus else {})
+    bundle = {name: float(value) for name, value in (("CPU", cpus), ("GPU", gpus)) if value}
+    if not bundle:
+        return None
     group = placement_group([dict(bundle) for _ in range(count)], strategy="PACK")
     try:
         ray.get(group.ready(), timeout=min(60.0, config.cluster.startup_timeout_s))
     except GetTimeoutError:
         remove_placement_group(group)
-        free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
+        free = {name: ray.available_resources().get(name, 0.0) for name in bundle}
         raise ConfigError(
             name, count, f"the cluster can't place {count} x {bundle}; free now: {free}", remedy
         ) from None

@@ -199,7 +199,7 @@ class Fleet:
             rollout.num_workers,
             cpus=rollout.cpus_per_worker,
             gpus=rollout.tensor_parallel_size if on_gpu else 0,
-            environment=engine_environment(config, self._device, threads),
+            environment=engine_environment(self._device, threads),
             arguments=lambda i, log: (i, config, self._device, log),
             remedy="Lower rollout.num_workers, rollout.tensor_parallel_size or rollout.cpus_per_worker, or add nodes.",
         )
@@ -229,13 +229,15 @@ class Fleet:
         extra: dict[str, Any] | None = None,
     ) -> list[ActorHandle[Any]]:
         group = reserve(f"{kind} workers", count, cpus=cpus, gpus=gpus, config=self._config, remedy=remedy)
-        remote = ray.remote(**(extra or {}))(worker_class) if extra else ray.remote(worker_class)
+        remote = ray.remote(**extra)(worker_class) if extra else ray.remote(worker_class)
         actors: list[ActorHandle[Any]] = []
         for index in range(count):
             options = remote.options(
                 num_cpus=cpus,
                 num_gpus=gpus,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+                if group is not None
+                else "DEFAULT",
                 runtime_env={"env_vars": environment} if environment else None,
             )
             actor = options.remote(*arguments(index, str(self._log_dir / f"{kind}_{index}.log")))
@@ -260,7 +262,7 @@ class Fleet:
         if isinstance(error, RayTaskError):
             if isinstance(error.cause, KeelError):
                 return error.cause
-            return WorkerError(f"{name} failed:\n{error.traceback_str}")
+            return WorkerError(f"{name} failed:\n{error}")
         if isinstance(error, RayActorError):
             time.sleep(0.2)  # let the dying process finish its log
             log = self._log_dir / f"{name}.log"

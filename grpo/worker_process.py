@@ -6,7 +6,10 @@ import os
 import re
 import socket
 import sys
+from itertools import pairwise
 from pathlib import Path
+
+from grpo.config import RunConfig
 
 
 def log_to_file(path: Path) -> None:
@@ -27,16 +30,23 @@ def free_port(host: str) -> int:
         return probe.getsockname()[1]
 
 
-def last_traceback(log: str, *, limit: int = 40) -> str:
-    """The last Python traceback in a worker's log, or its last lines, at most `limit` lines.
+def node_address(config: RunConfig) -> str:
+    """The address other workers reach this process at: loopback where the cluster is this machine alone."""
+    if config.cluster.address is None:
+        return "127.0.0.1"
+    import ray
 
-    vLLM reports the failure of a subprocess by a second traceback that says only "see root cause above"; the one
-    that names the cause is preferred.
+    return ray.util.get_node_ip_address()
+
+
+def last_traceback(log: str, *, limit: int = 40) -> str:
+    """The last Python traceback in a worker's log that names a cause, at most `limit` lines; "" without one.
+
+    vLLM follows the traceback of a failed subprocess with another that only says "see root cause above".
     """
     lines = [re.sub(r"^\([^)]*pid=\d+\)\s*", "", line) for line in log.splitlines()]
     lines = [re.sub(r"^ERROR \d\d-\d\d [\d:]+ \[[^]]*\]\s?", "", line) for line in lines]
     starts = [i for i, line in enumerate(lines) if line.lstrip().startswith("Traceback (most recent call last)")]
-    blocks = [lines[a:b] for a, b in zip(starts, [*starts[1:], len(lines)], strict=True)]
+    blocks = [lines[a:b] for a, b in pairwise([*starts, len(lines)])]
     causes = [b for b in blocks if not any("root cause above" in line.lower() for line in b)]
-    chosen = causes[-1] if causes else lines
-    return "\n".join(chosen[:limit] if causes else chosen[-limit:])
+    return "\n".join(causes[-1][-limit:]) if causes else ""

@@ -111,6 +111,15 @@ def check_disk(device, root, disk_usage=shutil.disk_usage):
         )
 
 
+def check_venv_module(python, call=subprocess.call):
+    """Fail plainly where a distribution ships Python without its venv module."""
+    if call([python, "-I", "-c", "import venv, ensurepip"], stderr=subprocess.DEVNULL):
+        raise SetupError(
+            "{0} can't make virtual environments: its venv or ensurepip module is missing. Debian and Ubuntu: "
+            "'apt install python3-venv', or python3.11-venv for a Python of that name.".format(python)
+        )
+
+
 # --- What is there already -------------------------------------------------------------------------------------------
 
 
@@ -186,12 +195,8 @@ class Setup:
             self.say("removing the unfinished or foreign .venv")
             shutil.rmtree(self.venv)
         check_disk(self.device, self.root)
-        if subprocess.call([python, "-I", "-c", "import venv, ensurepip"], stderr=subprocess.DEVNULL):
-            raise SetupError(
-                "{0} can't make virtual environments: its venv or ensurepip module is missing. Debian and Ubuntu: "
-                "'apt install python{1}-venv'.".format(python, dotted(version_of(python)[:2]))
-            )
-        self.say("making .venv with {} (Python {})".format(python, dotted(version_of(python))))
+        check_venv_module(python)
+        self.say("making .venv with {}".format(python))
         self.run([python, "-I", "-m", "venv", self.venv], "The virtual environment could not be made")
 
     def install(self):
@@ -201,21 +206,22 @@ class Setup:
             pins = [line.strip() for line in file if "==" in line and not line.startswith("#")]
         first = [pin for pin in pins if pin.split("==")[0] in ("torch", "setuptools")]
         self.say("installing {} ({} packages in all)".format(first[-1], len(pins)))
-        self.pip(["--constraint", lock] + first, len(first))
+        self.pip(["--constraint", lock, *first], len(first))
         self.say("installing the rest of launch/locks/{}.txt".format(self.device))
         self.pip(["--no-deps", "--no-build-isolation", "--requirement", lock], len(pins))
         self.say("compiling")
         with open(self.log_path, "ab") as log:  # a file that does not compile is never imported: no failure
-            compiling = ["-m", "compileall", "-q", "-j", "0", "-x", NOT_COMPILED, os.path.join(self.venv, "lib")]
-            subprocess.call([venv_python(self.venv), "-I"] + compiling, stdout=log, stderr=log)
+            compileall = [venv_python(self.venv), "-I", "-m", "compileall", "-q", "-j", "0", "-x", NOT_COMPILED]
+            subprocess.call([*compileall, os.path.join(self.venv, "lib")], stdout=log, stderr=log)
 
     def install_project(self):
         self.say("installing Keel itself, editable")
         self.pip(["--no-deps", "--no-build-isolation", "--editable", self.root], 1)
 
     def pip(self, arguments, num_packages):
-        command = [venv_python(self.venv), "-I", "-m", "pip", "install", "--no-compile", "--no-input", "--retries", "3"]
-        self.run(command + ["--progress-bar", "off"] + arguments, "An install failed", num_packages)
+        pip = [venv_python(self.venv), "-I", "-m", "pip", "install", "--no-compile", "--no-input"]
+        pip += ["--retries", "3", "--progress-bar", "off"]
+        self.run(pip + arguments, "An install failed", num_packages)
 
     def run(self, command, failure, num_packages=0):
         """Run quietly into the log, with a sign of life now and then; raise with the log's tail if it fails."""
@@ -284,15 +290,18 @@ def progress(log, num_packages):
 def explain(failure, log, log_path):
     """A plain paragraph for a failed child process, and the end of what it said."""
     lines = [line.rstrip() for line in log.splitlines() if line.strip() and not line.startswith("WARNING: Location")]
+    shown = lines[-8:]
+    unreachable = [line for line in lines[-25:] if NO_REGISTRY.search(line)]
     if any("No space left on device" in line for line in lines):
         failure = "The disk is full. Free some space and try again"
-    elif any(NO_REGISTRY.search(line) for line in lines[-25:]):
+    elif unreachable:
+        shown = unreachable[-2:]
         failure = (
             "The package registry could not be reached. Check the network or the proxy, or name a mirror with "
             "PIP_INDEX_URL, and try again"
         )
-    tail = "\n".join("    " + line[:300] for line in lines[-8:])
-    return "{}. Whole output: {}. Its end:\n{}".format(failure, log_path, tail)
+    tail = "\n".join("    " + line[:300] for line in shown)
+    return "{}. Whole output: {}. It says:\n{}".format(failure, log_path, tail)
 
 
 def set_up(root, environ):
@@ -340,8 +349,10 @@ def main():
         with only_one(root):
             set_up(root, os.environ)
     except SetupError as error:
-        first, _, rest = str(error).partition("\n")
-        print("\n" + textwrap.fill("keel set-up failed: " + first, 110) + ("\n" + rest if rest else ""), file=sys.stderr)
+        paragraph, _, tail = str(error).partition("\n")
+        print("\n" + textwrap.fill("keel set-up failed: " + paragraph, 110), file=sys.stderr)
+        if tail:
+            print(tail, file=sys.stderr)
         return 1
     except OSError as error:
         print("\nkeel set-up failed: {}".format(error), file=sys.stderr)

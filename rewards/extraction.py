@@ -69,7 +69,7 @@ def _blocks(answer: str) -> list[tuple[str, str]]:
 
     def finish() -> None:
         if lines and "".join(lines).strip():
-            blocks.append((tag, textwrap.dedent("\n".join(lines)) + "\n"))
+            blocks.append((tag, textwrap.dedent("\n".join(lines)).rstrip() + "\n"))
 
     for line in answer.split("\n"):
         opener = _OPENER.match(line)

@@ -51,7 +51,7 @@ def _read_jsonl(path: Path) -> Iterator[Located]:
 
 def _parse(line: bytes, where: str) -> object:
     try:
-        return json.loads(line.decode("utf-8-sig"))
+        return json.loads(line.rstrip().decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: malformed JSON, {error.msg} at column {error.colno}") from error
     except UnicodeDecodeError as error:

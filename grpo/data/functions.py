@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -49,6 +50,8 @@ def _called_names(test: str) -> Iterator[str]:
 
 def _parse(code: str) -> ast.Module | None:
     try:
-        return ast.parse(code)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an invalid escape in other people's code is not ours to report
+            return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # null bytes, nesting without end
         return None

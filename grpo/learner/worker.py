@@ -15,7 +15,7 @@ from grpo.config import RunConfig
 from grpo.learner.learner import Learner
 from grpo.records import MicroBatch, StepReport, WeightManifest, WeightUpdate
 from grpo.sync.channel import Channel, Endpoint, serve_store
-from grpo.worker_process import free_port, log_to_file
+from grpo.worker_process import free_port, log_to_file, node_address
 
 
 class LearnerWorker:
@@ -26,7 +26,7 @@ class LearnerWorker:
         self._rank = rank
         self._config = config
         self._device = torch.device(device, 0) if device == "cuda" else torch.device(device)
-        self._host = ray.util.get_node_ip_address()
+        self._host = node_address(config)
         self._learner: Learner | None = None
         self._store: dist.TCPStore | None = None
 

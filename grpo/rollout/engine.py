@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -17,19 +18,16 @@ from grpo.records import Completion, FinishReason, Group, Prompt, WeightManifest
 from grpo.sync.channel import Endpoint
 
 
-def engine_environment(config: RunConfig, device: str, threads: int) -> dict[str, str]:
+def engine_environment(device: str, threads: int) -> dict[str, str]:
     """Environment variables that vLLM reads at import; to be set before the worker process starts."""
     common = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        # Engine calls carry Keel's own records; they cross only between processes of one worker.
-        "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
     }
     if device != "cpu":
         return common
     return common | {
-        "VLLM_CPU_KVCACHE_SPACE": str(config.rollout.kv_cache_gib),
         # Engines and learners share the cores by turns: pinned threads would fight over the same one.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(threads),
@@ -113,16 +111,18 @@ class Engine:
         self, endpoint: Endpoint, first_rank: int, local_host: str, manifest: WeightManifest
     ) -> None:
         """Connect all of the engine's processes to the weight channel."""
-        await self._llm.collective_rpc("keel_join_channel", args=(endpoint, first_rank, local_host, manifest))
+        # vLLM turns dataclasses into dictionaries on the way to its processes; bytes pass as they are.
+        packed = pickle.dumps((endpoint, manifest))
+        await self._llm.collective_rpc("keel_join_channel", args=(packed, first_rank, local_host))
 
     async def receive_weights(self, policy_version: int) -> list[WeightUpdate]:
         """Take one update in all of the engine's processes and forget prefixes computed with the old weights."""
         await self._llm.pause_generation(mode="keep", clear_cache=False)
-        updates = await self._llm.collective_rpc("keel_receive", args=(policy_version,))
+        packed = await self._llm.collective_rpc("keel_receive", args=(policy_version,))
         await self._llm.reset_prefix_cache()
         await self._llm.resume_generation()
         self.policy_version = policy_version
-        return updates
+        return [pickle.loads(update) for update in packed]
 
     def shutdown(self) -> None:
         """End vLLM's processes."""
@@ -154,6 +154,8 @@ def _engine_args(config: RunConfig, model_path: Path, device: str) -> dict[str, 
         arguments["block_size"] = rollout.block_size
     if device == "cuda":
         arguments["gpu_memory_utilization"] = rollout.gpu_memory_utilization
+    else:
+        arguments["kv_cache_memory_bytes"] = int(rollout.kv_cache_gib * 2**30)
     return arguments | rollout.engine_args
 
 

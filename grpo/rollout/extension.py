@@ -6,6 +6,7 @@ layerwise reload, which undoes and redoes that. Plain ``load_weights`` fails on 
 
 from __future__ import annotations
 
+import pickle
 import time
 from typing import Any
 
@@ -23,13 +24,20 @@ class WeightReceiver:
     rank: int
     device: torch.device
 
-    def keel_join_channel(self, endpoint: Endpoint, first_rank: int, local_host: str, manifest: WeightManifest) -> None:
-        """Join the weight channel as rank ``first_rank + self.rank``; blocks until all members have."""
+    def keel_join_channel(self, packed: bytes, first_rank: int, local_host: str) -> None:
+        """Join the weight channel as rank ``first_rank + self.rank``; blocks until all members have.
+
+        Args:
+            packed: pickled (Endpoint, WeightManifest).
+        """
+        endpoint: Endpoint
+        manifest: WeightManifest
+        endpoint, manifest = pickle.loads(packed)
         channel = Channel(endpoint, first_rank + self.rank, torch.device(self.device), local_host=local_host)
         self.keel_subscriber = Subscriber(channel, manifest)
 
-    def keel_receive(self, policy_version: int) -> WeightUpdate:
-        """Receive one update and load it layer by layer."""
+    def keel_receive(self, policy_version: int) -> bytes:
+        """Receive one update and load it layer by layer; returns a pickled WeightUpdate."""
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
         started = time.perf_counter()
@@ -44,12 +52,13 @@ class WeightReceiver:
             _repack_tied_head(model)
         elapsed = time.perf_counter() - started
         transfer = self.keel_subscriber.transfer_s
-        return WeightUpdate(
+        update = WeightUpdate(
             policy_version=policy_version,
             checksums=dict(self.keel_subscriber.checksums),
             transfer_s=transfer,
             load_s=elapsed - transfer,
         )
+        return pickle.dumps(update)
 
     def keel_seed(self, seed: int) -> None:
         """Seed the sampler's global generator (per-request seeds crash vLLM 0.32 on CPU)."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
+import traceback
 from collections.abc import AsyncIterator
 from pathlib import Path
-
-import ray
 
 from grpo.config import RunConfig
 from grpo.errors import WorkerError
 from grpo.records import Group, Prompt, WeightManifest, WeightUpdate
 from grpo.rollout.engine import Engine
 from grpo.sync.channel import Endpoint
-from grpo.worker_process import last_traceback, log_to_file
+from grpo.worker_process import last_traceback, log_to_file, node_address
 
 
 class RolloutWorker:
@@ -40,7 +38,8 @@ class RolloutWorker:
         except Exception as error:
             # vLLM's engine process writes its traceback to the log and reports only that it failed.
             await asyncio.sleep(0.5)
-            cause = last_traceback(self._log_file.read_text(errors="replace"))
+            own = "".join(traceback.format_exception(error))
+            cause = last_traceback(self._log_file.read_text(errors="replace")) or own
             raise WorkerError(
                 f"rollout worker {self._index}: the vLLM engine did not start ({type(error).__name__}: {error}).\n"
                 f"{cause}\nWhole log: {self._log_file}"
@@ -53,8 +52,7 @@ class RolloutWorker:
 
     async def join_channel(self, endpoint: Endpoint, first_rank: int, manifest: WeightManifest) -> None:
         """Connect the engine to the weight channel; its processes take the ranks from `first_rank` on."""
-        host = ray.util.get_node_ip_address()
-        await self._required.join_channel(endpoint, first_rank, host, manifest)
+        await self._required.join_channel(endpoint, first_rank, node_address(self._config), manifest)
 
     async def receive_weights(self, policy_version: int) -> list[WeightUpdate]:
         """See `Engine.receive_weights`."""
@@ -75,7 +73,3 @@ class RolloutWorker:
             raise RuntimeError("start() has not been called")
         return self._engine
 
-
-def ignore_interrupts() -> None:
-    """Leave Ctrl-C to the driver: it reaches every process of the terminal's group."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -42,9 +42,9 @@ def main() -> None:
     Arguments (sys.argv): package root, descriptor of the control socket, the pool's process id, directory.
     """
     root, control_fd, parent, directory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
-    _settle(root, parent)
     control = socket.socket(fileno=fcntl.fcntl(control_fd, fcntl.F_DUPFD_CLOEXEC, 3))
     os.close(control_fd)  # its number may be high: children would not close it
+    _settle(root, parent, control)
     uid = privileges.candidate_uid()
     try:
         wire.send(control, {"ready": True})
@@ -59,14 +59,20 @@ def main() -> None:
             directory.parent.rmdir()  # the last zygote out, should the pool not have lived to do it
 
 
-def _settle(root: str, parent: int) -> None:
+def _settle(root: str, parent: int, control: socket.socket) -> None:
     sys.path[:] = [path for path in sys.path if path != root]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-    # A signal that can be handled, so that the directory goes too.
+
+    def close_control(signum: int, frame: FrameType | None) -> None:
+        del signum, frame
+        with contextlib.suppress(OSError):
+            control.shutdown(socket.SHUT_RDWR)
+
+    # Every way to end goes through the end of the control socket, and so through main's clean-up, once.
+    signal.signal(signal.SIGTERM, close_control)
     privileges.prctl(privileges.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
-        sys.exit(0)
+        close_control(signal.SIGTERM, None)
     privileges.name_process(b"keel-zygote")
     privileges.prctl(privileges.PR_SET_CHILD_SUBREAPER, 1)
     privileges.prctl(privileges.PR_SET_DUMPABLE, 0)
@@ -75,11 +81,6 @@ def _settle(root: str, parent: int) -> None:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
-
-
-def _leave(signum: int, frame: FrameType | None) -> NoReturn:
-    del signum, frame
-    sys.exit(0)
 
 
 def _run_job(job: dict[str, Any], control: socket.socket, directory: Path, uid: int | None) -> dict[str, Any]:

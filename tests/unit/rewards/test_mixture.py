@@ -1,0 +1,65 @@
+"""The weighted sum of terms, against the formula."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rewards.base import Outcome, RewardError, Verdict
+from rewards.mixture import weighted_sum
+
+numbers = st.floats(-1e3, 1e3, allow_subnormal=False)
+verdicts = st.one_of(numbers.map(Verdict.valid), st.just(Verdict.failed("x")), st.just(Verdict.absent()))
+
+
+def test_by_hand() -> None:
+    terms = {"a": [Verdict.valid(0.5), Verdict.valid(1.0)], "b": [Verdict.valid(2.0), Verdict.absent()]}
+    assert weighted_sum(terms, {"a": 1.0, "b": 0.25}) == [1.0, 1.0]  # the weights add up to 1.25 and stay so
+
+
+def test_a_failed_term_is_not_zero() -> None:
+    assert math.isnan(weighted_sum({"a": [Verdict.failed("crash")], "b": [Verdict.valid(1)]}, {"a": 0.1, "b": 1})[0])
+
+
+def test_a_term_of_weight_zero_is_only_logged() -> None:
+    terms = {"a": [Verdict.failed("crash")], "b": [Verdict.valid(1.0)], "unweighted": [Verdict.failed("crash")]}
+    assert weighted_sum(terms, {"a": 0.0, "b": 2.0}) == [2.0]
+
+
+def test_nothing_to_mix_is_nan() -> None:
+    assert math.isnan(weighted_sum({"a": [Verdict.absent()], "b": [Verdict.valid(1)]}, {"a": 1.0, "b": 0.0})[0])
+    assert math.isnan(weighted_sum({"a": [Verdict.valid(1.0)]}, {"a": 0.0})[0])
+    assert weighted_sum({"a": []}, {"a": 1.0}) == []
+
+
+def test_impossible_mixtures_are_refused() -> None:
+    with pytest.raises(RewardError, match=r"reward\.weights names b, but only \['a'\]"):
+        weighted_sum({"a": [Verdict.valid(1)]}, {"a": 1.0, "b": 1.0})
+    with pytest.raises(RewardError, match="different numbers of attempts"):
+        weighted_sum({"a": [Verdict.valid(1)], "b": []}, {"a": 1.0, "b": 1.0})
+
+
+@settings(deadline=None, database=None)
+@given(st.data(), st.integers(1, 3), st.integers(1, 5))
+def test_formula(data: st.DataObject, num_terms: int, group: int) -> None:
+    names = [f"term{k}" for k in range(num_terms)]
+    terms = {name: data.draw(st.lists(verdicts, min_size=group, max_size=group)) for name in names}
+    weights = {name: data.draw(st.one_of(st.just(0.0), numbers)) for name in names}
+    for index, mixed in enumerate(weighted_sum(terms, weights)):
+        weighted = [(weights[name], terms[name][index]) for name in names if weights[name]]
+        valid = [w * v.value for w, v in weighted if v.outcome is Outcome.VALID]
+        if not valid or any(v.outcome is Outcome.FAILED for _, v in weighted):
+            assert math.isnan(mixed)
+        else:
+            assert mixed == pytest.approx(sum(valid), rel=1e-9, abs=1e-6)
+
+
+@settings(deadline=None, database=None)
+@given(st.lists(numbers, min_size=1, max_size=5), numbers.filter(bool))
+def test_scaling_a_weight_scales_the_reward(values: list[float], weight: float) -> None:
+    terms = {"a": [Verdict.valid(value) for value in values]}
+    once, twice = weighted_sum(terms, {"a": weight}), weighted_sum(terms, {"a": 2 * weight})
+    assert twice == pytest.approx([2 * value for value in once], abs=1e-300)
