@@ -88,8 +88,11 @@ def load_policy(
     state = {} if whole is None else {f"causal_lm.{name}": tensor for name, tensor in whole.state_dict().items()}
     set_model_state_dict(policy, state, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
     _broadcast_buffers(causal_lm, whole, device)
-    policy.requires_grad_(trainable).train(trainable)
-    return policy
+    # Train mode is what activation checkpointing looks at; dropout would make the learner disagree with the engine.
+    for module in policy.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return policy.requires_grad_(trainable).train(trainable)
 
 
 def _load_whole(path: Path, model: ModelConfig) -> PreTrainedModel:

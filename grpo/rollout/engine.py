@@ -57,33 +57,33 @@ class Engine:
     async def generate(self, prompts: Sequence[Prompt], seed: int) -> AsyncIterator[Group]:
         """Sample a group for each prompt; yields each as soon as its last completion is done.
 
-        All requests enter the scheduler while it is paused, and the sampler is seeded, so that the same prompts,
-        weights and seed give the same groups.
+        All requests enter the scheduler, in order, while it is paused, and the sampler is seeded, so that the same
+        prompts, weights and seed give the same groups. The members of a group find their prompt in the prefix cache.
         """
         await self._llm.pause_generation(mode="keep", clear_cache=False)
         await self._llm.collective_rpc("keel_seed", args=(seed,))
-        tasks = [asyncio.create_task(self._group(prompt)) for prompt in prompts]
+        requests = [(prompt, [await self._add(prompt) for _ in range(self._config.group_size)]) for prompt in prompts]
+        tasks = [asyncio.create_task(self._group(prompt, members)) for prompt, members in requests]
+        await self._llm.resume_generation()
         try:
-            await asyncio.sleep(0)
-            while self._llm.output_processor.get_num_unfinished_requests() < len(prompts) * self._config.group_size:
-                if failed := next((t for t in tasks if t.done()), None):
-                    failed.result()
-                await asyncio.sleep(0.001)
-            await self._llm.resume_generation()
             for finished in asyncio.as_completed(tasks):
                 yield await finished
         finally:
-            for task in tasks:
+            # Reached early when the caller gives up: the engine must not go on with what nobody waits for.
+            unfinished = [t for t in tasks if not t.done()]
+            for task in unfinished:
                 task.cancel()
+            if unfinished:
+                await self._llm.abort([member.request_id for _, members in requests for member in members], internal=True)
 
-    async def _group(self, prompt: Prompt) -> Group:
+    async def _add(self, prompt: Prompt) -> Any:
+        """Put one request into the scheduler; returns where its output will appear."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         config = self._config
         self._requests += 1
         params = SamplingParams(
-            n=config.group_size,
             temperature=config.temperature,
             top_p=config.top_p,
             top_k=config.top_k,
@@ -93,18 +93,23 @@ class Engine:
             logprobs=0,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        started, first_version = time.perf_counter(), self.policy_version
-        output: Any = None
         token_ids = {"prompt_token_ids": prompt.token_ids.tolist()}
-        async for output in self._llm.generate(token_ids, params, f"{prompt.uid}-{self._requests}"):
-            pass
-        versions = first_version, self.policy_version
+        return await self._llm.add_request(f"{prompt.uid}-{self._requests}", token_ids, params)
+
+    async def _group(self, prompt: Prompt, members: Sequence[Any]) -> Group:
+        started, first_version = time.perf_counter(), self.policy_version
+        completions: list[Completion] = []
+        cached = 0
+        for member in members:
+            output = await member.get()
+            cached += output.num_cached_tokens or 0
+            completions.append(_completion(output.outputs[0], first_version, self.policy_version))
         return Group(
             prompt=prompt,
-            completions=tuple(_completion(o, *versions) for o in sorted(output.outputs, key=lambda o: o.index)),
+            completions=tuple(completions),
             worker=self._worker,
             latency_s=time.perf_counter() - started,
-            num_cached_prompt_tokens=output.num_cached_tokens or 0,
+            num_cached_prompt_tokens=cached,
         )
 
     async def join_channel(

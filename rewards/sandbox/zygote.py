@@ -16,6 +16,7 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -86,8 +87,7 @@ def _settle(root: str, parent: int, control: socket.socket) -> None:
 def _run_job(job: dict[str, Any], control: socket.socket, directory: Path, uid: int | None) -> dict[str, Any]:
     limits = Limits(**job["limits"])
     nonce = os.urandom(16).hex()
-    home = directory / nonce[:8]
-    home.mkdir(0o700)
+    home = Path(tempfile.mkdtemp(prefix="program-", dir=directory))
     output_read, output_write = os.pipe()
     report_read, report_write = os.pipe()
     num_tasks = privileges.user_tasks() if uid is None else 0
