@@ -162,6 +162,13 @@ class UnitTestsConfig:
 
 
 @dataclass(slots=True, kw_only=True)
+class PatternConfig:
+    """The form that the term `pattern` rewards."""
+
+    regex: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
 class RewardConfig:
     """Reward terms, their raw weights (never renormalised), and the workers that compute them."""
 
@@ -171,6 +178,7 @@ class RewardConfig:
     slots_per_worker: int = 2  #: programs one worker runs at a time
     timeout_s: float = 120.0  #: of one group, for one term
     unit_tests: UnitTestsConfig = field(default_factory=UnitTestsConfig)
+    pattern: PatternConfig = field(default_factory=PatternConfig)
 
     def __post_init__(self) -> None:
         _at_least("reward", self, 1, "num_workers", "slots_per_worker")

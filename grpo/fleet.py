@@ -203,7 +203,7 @@ class Fleet:
             arguments=lambda i, log: (i, config, self._device, log),
             remedy="Lower rollout.num_workers, rollout.tensor_parallel_size or rollout.cpus_per_worker, or add nodes.",
         )
-        settings = {"unit_tests": asdict(reward.unit_tests), "slots": reward.slots_per_worker}
+        settings = asdict(reward) | {"slots": reward.slots_per_worker}
         self.rewards = self._actors(
             "reward",
             RewardWorker,

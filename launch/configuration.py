@@ -25,7 +25,7 @@ CONF_DIR = next(
     Path(__file__).parent / "conf",
 )
 
-_OPEN_DICTIONARIES = ("reward.weights.", "rollout.engine_args.")
+_OPEN_DICTIONARIES = ("reward.weights", "rollout.engine_args")
 
 
 def register_schema() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from grpo.cluster import check_resources, resolve_device
@@ -41,7 +41,7 @@ def prepare(config: RunConfig) -> Prepared:
     device = resolve_device(config)
     check_resources(config, device)
     for term in config.reward.weights:
-        registry.check(term)
+        registry.build(term, asdict(config.reward) | {"slots": 1}).close()
     checkpoint = find_checkpoint(config.resume) if config.resume is not None else None
     state = load_state(checkpoint, config) if checkpoint is not None else None
     tasks = load_tasks(config.data)

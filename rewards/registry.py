@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from rewards.base import Reward, RewardError
 from rewards.code import UnitTests
 from rewards.parses import Parses
+from rewards.pattern import Pattern
 
 ENTRY_POINT_GROUP = "keel.rewards"
 
@@ -17,6 +18,7 @@ Builder = Callable[[Mapping[str, object]], Reward]
 BUILT_IN: Mapping[str, Builder] = {
     "unit_tests": UnitTests.from_settings,
     "parses": Parses.from_settings,
+    "pattern": Pattern.from_settings,
 }
 
 
