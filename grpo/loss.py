@@ -37,25 +37,25 @@ def policy_loss(
     Returns:
         The weighted loss, to be summed over micro-batches and ranks, and metric sums over loss tokens.
     """
-    proximal = logprobs.detach() if proximal_logprobs is None else proximal_logprobs
-    surrogate = clipped_surrogate(
-        logprobs, proximal, batch.advantages, clip_low=config.clip_low, clip_high=config.clip_high
+    # A filler has weight 0. What goes in is blanked, not what comes out: the gradient of a masked NaN is still NaN.
+    counted = batch.loss_weights > 0
+    logprobs, behavior, advantages = (
+        torch.where(counted, values, 0.0) for values in (logprobs, batch.behavior_logprobs, batch.advantages)
     )
+    proximal = logprobs.detach() if proximal_logprobs is None else torch.where(counted, proximal_logprobs, 0.0)
+    reference = None if reference_logprobs is None else torch.where(counted, reference_logprobs, 0.0)
+    surrogate = clipped_surrogate(logprobs, proximal, advantages, clip_low=config.clip_low, clip_high=config.clip_high)
     token_loss = surrogate.loss
     if config.importance_cap is not None:
-        weights = truncated_importance_weights(proximal, batch.behavior_logprobs, config.importance_cap)
-        token_loss = token_loss * weights
-    penalty = None
+        token_loss = token_loss * truncated_importance_weights(proximal, behavior, config.importance_cap)
     if config.kl_coefficient:
-        assert reference_logprobs is not None
-        penalty = _kl_penalty(config.kl_estimator, logprobs, reference_logprobs, batch.behavior_logprobs)
+        assert reference is not None
+        penalty = _kl_penalty(config.kl_estimator, logprobs, reference, behavior)
         token_loss = token_loss + config.kl_coefficient * penalty
-    # A filler has weight 0; where() instead of a product, so that a NaN in it can't leak.
-    counted = batch.loss_weights > 0
-    loss = torch.where(counted, token_loss * batch.loss_weights, 0.0).sum()
-    sums, maxima = _metrics(logprobs.detach(), proximal, entropy, surrogate, batch, counted)
-    if reference_logprobs is not None:
-        sums["kl_reference"] = _sum(kl.k3(logprobs.detach(), reference_logprobs), counted)
+    loss = (token_loss * batch.loss_weights).sum()
+    sums, maxima = _metrics(logprobs.detach(), proximal, behavior, entropy, surrogate, counted)
+    if reference is not None:
+        sums["kl_reference"] = _sum(kl.k3(logprobs.detach(), reference), counted)
     sums["loss"] = loss.detach()
     return LossOutput(loss=loss, sums=sums, maxima=maxima)
 
@@ -71,10 +71,9 @@ def _sum(values: Tensor, counted: Tensor) -> Tensor:
 
 
 def _metrics(
-    logprobs: Tensor, proximal: Tensor, entropy: Tensor, surrogate: Surrogate, batch: MicroBatch, counted: Tensor
+    logprobs: Tensor, proximal: Tensor, behavior: Tensor, entropy: Tensor, surrogate: Surrogate, counted: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    log_ratio = proximal - batch.behavior_logprobs
-    weight = torch.exp(log_ratio)
+    weight = torch.exp(proximal - behavior)
     ratio = surrogate.ratio.detach()
     sums = {
         "tokens": counted.sum().to(torch.float32),
@@ -82,12 +81,12 @@ def _metrics(
         "clip_low": _sum(surrogate.clipped_low, counted),
         "clip_high": _sum(surrogate.clipped_high, counted),
         # KL(behavior || policy) on tokens sampled from behavior: k3 with the roles set accordingly.
-        "kl_behavior_policy": _sum(kl.k3(batch.behavior_logprobs, logprobs), counted),
+        "kl_behavior_policy": _sum(kl.k3(behavior, logprobs), counted),
         "importance": _sum(weight, counted),
         "importance_squared": _sum(weight.square(), counted),
     }
     maxima = {
-        "max_abs_logprob_difference": _maximum((logprobs - batch.behavior_logprobs).abs(), counted),
+        "max_abs_logprob_difference": _maximum((logprobs - behavior).abs(), counted),
         "ratio_max_deviation": _maximum((ratio - 1.0).abs(), counted),
     }
     return sums, maxima

@@ -58,7 +58,7 @@ def plan_micro_batches(
     longest = max((len(s.token_ids) for s in sequences), default=0)
     if not 0 < longest <= max_tokens:
         raise ValueError(f"{len(sequences)} sequences, the longest of {longest} tokens, max_tokens={max_tokens}")
-    # A bundle of at most half a bin's worth leaves room to balance the ranks.
+    # No bundle is larger than one rank's share, or the ranks could not be balanced.
     total = sum(b.num_tokens for b in _bundles(sequences, max_tokens))
     bundles = sorted(_bundles(sequences, min(max_tokens, -(-total // num_ranks))), key=lambda b: -b.num_tokens)
     per_rank = max(1, -(-total // (num_ranks * max_tokens)))
@@ -70,8 +70,8 @@ def plan_micro_batches(
         if content
     ]
     plans.sort(key=lambda plan: -plan.num_tokens)
-    smallest = bundles[-1]
-    filler = MicroBatchPlan(bundles=(smallest.indices[:1],), num_tokens=smallest.num_tokens, filler=True)
+    shortest = min(range(len(sequences)), key=lambda index: len(sequences[index].token_ids))
+    filler = MicroBatchPlan(bundles=((shortest,),), num_tokens=len(sequences[shortest].token_ids), filler=True)
     plans += [filler] * (num_ranks * per_rank - len(plans))
     return _deal(plans, num_ranks)
 

@@ -13,6 +13,7 @@ usage: grpo COMMAND [arguments]
         --help                                   list the presets and configuration groups
         --cfg job                                print the resolved configuration and stop
         -m key=a,b                               one run for each value
+        --config-dir DIR                         presets of your own, laid out like conf/
   report RUN                                     write RUN/report.html again from the run's files
 
   --version   --help

@@ -33,21 +33,25 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="run_schema", node=RunConfig)
 
 
-def load_config(overrides: list[str]) -> RunConfig:
+def load_config(overrides: list[str], user_dir: Path | None = None) -> RunConfig:
     """The configuration of one run.
 
     Args:
         overrides: ``key=value`` as on the command line.
+        user_dir: a directory with presets of one's own, laid out like conf/ (``--config-dir``).
 
     Raises:
         ConfigError: unknown key or preset, wrong type, or a value that can't work.
     """
     register_schema()
+    if user_dir is not None and not user_dir.is_dir():
+        raise ConfigError("--config-dir", str(user_dir), "no such directory", "Name one laid out like conf/.")
     for override in overrides:
-        _check_key(override)
+        _check_key(override, [CONF_DIR, *([user_dir] if user_dir else [])])
+    search = [] if user_dir is None else [f"hydra.searchpath=['file://{user_dir.resolve()}']"]
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-            return to_run_config(compose("config", overrides=with_open_dictionaries(overrides)))
+            return to_run_config(compose("config", overrides=[*search, *with_open_dictionaries(overrides)]))
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, overrides) from None
 
@@ -86,21 +90,25 @@ def _split(override: str) -> tuple[str, str]:
     return re.sub(r"^(\+{1,2}|~)", "", key).split("@")[0], value
 
 
-def _check_key(override: str) -> None:
+def _check_key(override: str, config_dirs: list[Path]) -> None:
     """Raise ConfigError for an override whose key or preset does not exist, before hydra words it its own way."""
     key, value = _split(override)
     if "=" not in override and not override.startswith("~"):
         raise ConfigError(override, "", "not of the form key=value", "Write e.g. steps=10, or see grpo train --help.")
-    if (CONF_DIR / key).is_dir() and key != "":
-        options = sorted(p.stem for p in (CONF_DIR / key).glob("*.yaml"))
+    if key and (CONF_DIR / key).is_dir():
+        options = sorted(p.stem for directory in config_dirs for p in (directory / key).glob("*.yaml"))
         if not re.search(r"[,(\[]", value) and value not in options:
             raise ConfigError(key, value, f"no such {key} preset", f"There are: {', '.join(options)}.")
         return
     if key in known_keys() or key.startswith((*_OPEN_DICTIONARIES, "hydra")):
         return
+    raise _unknown_key(key, value)
+
+
+def _unknown_key(key: str, value: object) -> ConfigError:
     near = difflib.get_close_matches(key, known_keys(), n=3, cutoff=0.6)
     hint = f"Did you mean {' or '.join(near)}?" if near else "grpo train --cfg job prints all keys."
-    raise ConfigError(key, value, "unknown key", hint)
+    return ConfigError(key, value, "unknown key", hint)
 
 
 def _explain(error: Exception, overrides: list[str]) -> ConfigError:
@@ -119,6 +127,8 @@ def _explain(error: Exception, overrides: list[str]) -> ConfigError:
     if not field:
         field = next((key for key, _ in map(_split, overrides) if key in " ".join(lines)), "configuration")
     value = next((v for k, v in map(_split, overrides) if k == field), None)
+    if any(re.match(r"Key '.*' (is )?not in ", line) for line in lines):
+        return _unknown_key(field, value)
     problem = (telling or lines or ["can't be read"])[0].rstrip(".")
     return ConfigError(field, value, problem, "grpo train --cfg job shows every key with a value of its type.")
 

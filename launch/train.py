@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import re
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -32,17 +34,19 @@ _SHOWS_ONLY = {"--help", "-h", "--cfg", "-c", "--info", "-i", "--hydra-help", "-
 
 def main(arguments: list[str]) -> None:
     """Run one training, or with ``-m`` one for each combination of values."""
-    flags = [a for a in arguments if a.startswith("-")]
-    overrides = with_open_dictionaries([a for a in arguments if not a.startswith("-")])
-    shows_only = any(flag.split("=")[0] in _SHOWS_ONLY for flag in flags)
-    several = "-m" in flags or "--multirun" in flags
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    parser.add_argument("--multirun", "-m", action="store_true")
+    known, rest = parser.parse_known_args(arguments)
+    shows_only = any(argument.split("=")[0] in _SHOWS_ONLY for argument in rest)
     if not shows_only:
         with _one_screen_errors():
             # Every run of a sweep is checked before the first one starts.
-            for one in sweep(overrides) if several else [overrides]:
-                load_config(one)
+            for one in sweep(rest) if known.multirun else [rest]:
+                load_config(one, known.config_dir)
     register_schema()
-    sys.argv = ["grpo train", *flags, *overrides]
+    flags = ["-m"] * known.multirun + (["--config-dir", str(known.config_dir)] if known.config_dir else [])
+    sys.argv = ["grpo train", *flags, *with_open_dictionaries(rest)]
     started = datetime.now().strftime("%Y%m%d-%H%M%S")
     hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(
         lambda config: _job(config, started)

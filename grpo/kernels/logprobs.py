@@ -25,10 +25,11 @@ def target_logprobs(logits: Tensor, targets: Tensor, temperature: float) -> tupl
     log_normaliser = torch.logsumexp(scaled, dim=-1)
     logprobs = scaled.gather(-1, targets[:, None]).squeeze(-1) - log_normaliser
     with torch.no_grad():
-        probabilities = torch.exp(scaled - log_normaliser[:, None])
+        # From logprobs, not as log_normaliser - E[scaled]: that one loses digits, and its sign, to large logits.
+        all_logprobs = scaled - log_normaliser[:, None]
+        probabilities = torch.exp(all_logprobs)
         # A masked entry has logit -inf and probability 0; its product must count 0, not NaN.
-        expected = torch.where(probabilities > 0, probabilities * scaled, 0.0).sum(-1)
-        entropy = log_normaliser - expected
+        entropy = -torch.where(probabilities > 0, probabilities * all_logprobs, 0.0).sum(-1)
     return logprobs, entropy
 
 

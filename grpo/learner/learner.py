@@ -78,7 +78,7 @@ class Learner:
                 if number == 0 and self._asked_to_stop():
                     self.optimizer.zero_grad()
                     return None
-                output = self._backward(batch, None if proximal is None else proximal[number][index])
+                output = self.backward(batch, None if proximal is None else proximal[number][index])
                 _accumulate(sums, maxima, output)
             norm = self._update()
             norms.append(norm)
@@ -126,7 +126,12 @@ class Learner:
     def _proximal_logprobs(self, updates: Sequence[Sequence[MicroBatch]]) -> list[list[Tensor]]:
         return [[self.policy(batch.to(self.device))[0] for batch in batches] for batches in updates]
 
-    def _backward(self, batch: MicroBatch, proximal: Tensor | None) -> LossOutput:
+    def backward(self, batch: MicroBatch, proximal: Tensor | None = None) -> LossOutput:
+        """Loss of one micro-batch, its gradient added to that of the step. A collective.
+
+        Args:
+            proximal: [L] logprobs of the policy at the start of the step; see `policy_loss`.
+        """
         batch = batch.to(self.device)
         reference = None
         if self.reference is not None:

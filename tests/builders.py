@@ -1,0 +1,120 @@
+"""Small records for tests, each with defaults for what a test does not care about."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from grpo.config import AlgorithmConfig
+from grpo.records import (
+    Completion,
+    FinishReason,
+    Group,
+    MicroBatch,
+    Prompt,
+    ScoredGroup,
+    Task,
+    TrainSequence,
+)
+from grpo.scoring import score_group
+from rewards.base import Verdict
+
+
+def make_completion(
+    token_ids: Sequence[int],
+    *,
+    logprobs: Sequence[float] | None = None,
+    finish_reason: FinishReason = FinishReason.STOP,
+) -> Completion:
+    """A completion of policy version 0; every behavior logprob is -0.5 unless told."""
+    return Completion(
+        token_ids=np.asarray(token_ids, dtype=np.int64),
+        behavior_logprobs=np.asarray([-0.5] * len(token_ids) if logprobs is None else logprobs, dtype=np.float32),
+        text=" ".join(map(str, token_ids)),
+        finish_reason=finish_reason,
+        first_policy_version=0,
+        last_policy_version=0,
+    )
+
+
+def make_group(
+    completions: Sequence[Completion],
+    *,
+    uid: int = 0,
+    prompt: Sequence[int] = (1, 2),
+    latency_s: float = 1.0,
+    num_cached_prompt_tokens: int = 0,
+) -> Group:
+    """A group of the given completions."""
+    task = Task(task_id=f"task/{uid}", domain="code", messages=(("user", "Write it."),), prefill="", reference={})
+    return Group(
+        prompt=Prompt(uid=uid, task=task, token_ids=np.asarray(prompt, dtype=np.int64)),
+        completions=tuple(completions),
+        worker=0,
+        latency_s=latency_s,
+        num_cached_prompt_tokens=num_cached_prompt_tokens,
+    )
+
+
+def make_verdicts(values: Sequence[float | None]) -> tuple[Verdict, ...]:
+    """Valid verdicts; NaN stands for a failed one, None for an absent one."""
+    return tuple(
+        Verdict.absent() if v is None else Verdict.failed("broke") if math.isnan(v) else Verdict.valid(v) for v in values
+    )
+
+
+def make_scored(
+    rewards: Sequence[float | None],
+    completions: Sequence[Completion] | None = None,
+    *,
+    config: AlgorithmConfig | None = None,
+    weights: Mapping[str, float] | None = None,
+    others: Mapping[str, Sequence[float | None]] | None = None,
+    uid: int = 0,
+    prompt: Sequence[int] = (1, 2),
+) -> ScoredGroup:
+    """A scored group whose term `unit_tests` gave `rewards`; `others` are further terms."""
+    if completions is None:
+        completions = [make_completion([3, 4]) for _ in rewards]
+    terms = {"unit_tests": rewards, **(others or {})}
+    return score_group(
+        make_group(completions, uid=uid, prompt=prompt),
+        {name: make_verdicts(values) for name, values in terms.items()},
+        weights or {"unit_tests": 1.0},
+        config or AlgorithmConfig(),
+    )
+
+
+def make_sequence(
+    prompt: Sequence[int], completion: Sequence[int], *, uid: int = 0, advantage: float = 1.0, start: float = -0.1
+) -> TrainSequence:
+    """A sequence whose behavior logprobs are `start`, `start` - 0.01, ..."""
+    return TrainSequence(
+        token_ids=np.asarray([*prompt, *completion], dtype=np.int64),
+        num_prompt_tokens=len(prompt),
+        behavior_logprobs=np.asarray([start - 0.01 * i for i in range(len(completion))], dtype=np.float32),
+        advantage=advantage,
+        prompt_uid=uid,
+    )
+
+
+def make_micro_batch(
+    behavior: Sequence[float], advantages: Sequence[float], weights: Sequence[float]
+) -> MicroBatch:
+    """A micro-batch of one sequence with a prompt of one token; only what a loss reads is meaningful."""
+    length = len(behavior)
+    positions = torch.arange(length + 1)
+    return MicroBatch(
+        token_ids=positions,
+        position_ids=positions,
+        bundles=((1, (length,)),),
+        loss_positions=positions[:-1],
+        targets=positions[1:],
+        behavior_logprobs=torch.tensor(behavior, dtype=torch.float32),
+        advantages=torch.tensor(advantages, dtype=torch.float32),
+        loss_weights=torch.tensor(weights, dtype=torch.float32),
+        sequence_index=torch.zeros(length, dtype=torch.int64),
+    )
