@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,10 @@ def resolve_device(config: RunConfig) -> str:
     available = torch.cuda.is_available()
     if config.cluster.device is Device.cuda and not available and config.cluster.address is None:
         raise ConfigError(
-            "cluster.device", "cuda", "torch sees no CUDA GPU on this machine", "Set cluster.device=cpu, or check nvidia-smi."
+            "cluster.device",
+            "cuda",
+            "torch sees no CUDA GPU on this machine",
+            "Set cluster.device=cpu, or check nvidia-smi.",
         )
     if config.cluster.device is Device.auto:
         return "cuda" if available else "cpu"
@@ -48,7 +52,7 @@ def check_resources(config: RunConfig, device: str) -> None:
     }
     _compare("cluster.num_cpus", parts, config.cluster.num_cpus or num_cores(), "logical CPUs")
     if device == "cuda":
-        gpus = {
+        gpus: dict[str, float] = {
             "rollout.num_workers x tensor_parallel_size": config.rollout.num_workers
             * config.rollout.tensor_parallel_size,
             "learner.num_ranks": config.learner.num_ranks,
@@ -75,7 +79,7 @@ def num_cores() -> int:
 def ray_session(config: RunConfig, device: str) -> Iterator[None]:
     """A local Ray, or a connection to `cluster.address`; left behind clean."""
     if config.cluster.address is not None:
-        ray.init(address=config.cluster.address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=config.cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     else:
         _start_local(config, device)
     try:
@@ -98,7 +102,7 @@ def _start_local(config: RunConfig, device: str) -> None:
             object_store_memory=None if memory is None else memory << 20,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             # A single machine needs no open ports.
             _node_ip_address="127.0.0.1",
         )
@@ -112,9 +116,7 @@ def _end(processes: Sequence[psutil.Process]) -> None:
     psutil.wait_procs(alive, timeout=3)
 
 
-def reserve(
-    name: str, count: int, *, cpus: float, gpus: int, config: RunConfig, remedy: str
-) -> PlacementGroup | None:
+def reserve(name: str, count: int, *, cpus: float, gpus: int, config: RunConfig, remedy: str) -> PlacementGroup | None:
     """A placement group of `count` equal bundles, each on one node; None where nothing is asked for.
 
     Raises:

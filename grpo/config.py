@@ -6,6 +6,7 @@ Each `__post_init__` raises `ConfigError` naming the key, the value and the reme
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -88,8 +89,10 @@ class Dtype(StrEnum):
 def _at_least(prefix: str, config: object, minimum: float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if value is not None and value < minimum:
-            raise ConfigError(f"{prefix}.{name}" if prefix else name, value, "too small", f"Set it to {minimum} or more.")
+        if value is not None and not value >= minimum:  # so worded, NaN is refused too
+            raise ConfigError(
+                f"{prefix}.{name}" if prefix else name, value, "too small", f"Set it to {minimum} or more."
+            )
 
 
 def _positive(prefix: str, config: object, *names: str) -> None:
@@ -120,7 +123,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _at_least("model", self, 2, "max_length")
         if not self.path:
-            raise ConfigError("model.path", self.path, "empty", "Name a model directory, a Hugging Face id, or a built-in.")
+            raise ConfigError(
+                "model.path", self.path, "empty", "Name a model directory, a Hugging Face id, or a built-in."
+            )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -185,7 +190,14 @@ class RewardConfig:
         _at_least("reward", self, 0, "cpus_per_worker")
         _positive("reward", self, "timeout_s")
         if not self.weights:
-            raise ConfigError("reward.weights", self.weights, "no reward term", "Name one, e.g. reward.weights.unit_tests=1.")
+            raise ConfigError(
+                "reward.weights", self.weights, "no reward term", "Name one, e.g. reward.weights.unit_tests=1."
+            )
+        for name, weight in self.weights.items():
+            if not math.isfinite(weight):
+                raise ConfigError(
+                    f"reward.weights.{name}", weight, "not a finite number", "0 logs it without training."
+                )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -278,7 +290,11 @@ class LearnerConfig:
         _at_least("learner", self, 1, "num_ranks", "threads", "micro_batch_tokens", "logits_chunk_tokens")
         _at_least("learner", self, 0, "cpus_per_rank", "warmup_steps", "weight_decay", "lr")
         _positive("learner", self, "eps", "max_grad_norm", "timeout_s")
-        _within("learner", self, 0, 1, "min_lr_ratio", "beta1", "beta2")
+        _within("learner", self, 0, 1, "min_lr_ratio")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ConfigError(f"learner.{name}", value, "out of range", "Set it in [0, 1); 0.9 and 0.95 are usual.")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -313,7 +329,10 @@ class ClusterConfig:
         for name, value in local_only.items():
             if self.address and value is not None:
                 raise ConfigError(
-                    f"cluster.{name}", value, f"can't be set when joining {self.address}", f"Drop it or cluster.address."
+                    f"cluster.{name}",
+                    value,
+                    f"can't be set when joining {self.address}",
+                    "Drop it or cluster.address.",
                 )
 
 
@@ -364,7 +383,7 @@ class RunConfig:
             raise ConfigError(
                 "learner.num_ranks",
                 self.learner.num_ranks,
-                f"{per_update} completions an update (prompts_per_step / updates_per_step x group_size) don't divide by it",
+                f"the {per_update} completions of an update (prompts x group_size / updates) don't divide by it",
                 "Change rollout.prompts_per_step, rollout.group_size or learner.num_ranks.",
             )
 

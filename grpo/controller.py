@@ -1,12 +1,12 @@
 """The training loop.
 
-    for each step:
-        prompts            <- next P tasks
-        groups             <- G completions of each prompt, sampled by the engines        (rollout)
-        verdicts           <- every reward term on every completion, as groups arrive     (reward)
-        advantages         <- rewards relative to their group
-        policy             <- clipped, importance-weighted policy gradient update         (learner)
-        engines            <- the new weights, verified by checksum                       (sync)
+for each step:
+    prompts            <- next P tasks
+    groups             <- G completions of each prompt, sampled by the engines        (rollout)
+    verdicts           <- every reward term on every completion, as groups arrive     (reward)
+    advantages         <- rewards relative to their group
+    policy             <- clipped, importance-weighted policy gradient update         (learner)
+    engines            <- the new weights, verified by checksum                       (sync)
 """
 
 from __future__ import annotations
@@ -72,27 +72,39 @@ class Controller:
         """End the run at the next safe moment, with a checkpoint. Safe from a signal handler of the loop."""
         self._stop.set()
 
-    async def run(self) -> bool:
-        """Train until `steps` are done or a stop is asked for; a checkpoint is written either way.
+    async def run(self, model_path: Path, checkpoint: Path | None = None) -> bool:
+        """Start the workers and train until `steps` are done or a stop is asked for; then write a checkpoint.
+
+        Args:
+            model_path: Hugging Face model directory.
+            checkpoint: to go on from.
 
         Returns:
             True where all steps were done.
         """
         try:
-            await self._unless_stopped(self._fleet.sync_weights(self._step))
-            while self._step < self._config.steps:
+            await self._start(model_path, checkpoint)
+            while self._step < self._config.steps and not self._stop.is_set():
                 await self._one_step(self._step + 1)
                 every = self._config.checkpoint_every
                 if every and self._step % every == 0:
                     await self._checkpoint()
-                if self._stop.is_set():
-                    break
         except Interrupted:
             self._display.note(f"Stopping after step {self._step}; the step in progress is dropped.")
         if self._saved_step != self._step:
             await self._checkpoint()
         self._log.close()
         return self._step >= self._config.steps
+
+    async def _start(self, model_path: Path, checkpoint: Path | None) -> None:
+        started = time.perf_counter()
+        self._display.phase("starting workers", 0, 0)
+        await self._unless_stopped(self._fleet.launch(model_path))
+        if checkpoint is not None:
+            await self._unless_stopped(self._fleet.on_learners("load", str(checkpoint)))
+        # Also at the very start, where nothing has changed yet: a channel that does not work is found out here.
+        await self._unless_stopped(self._fleet.sync_weights(self._step))
+        self._display.note(f"Workers are up after {time.perf_counter() - started:.0f} s")
 
     async def _one_step(self, step: int) -> None:
         config, started = self._config, time.perf_counter()

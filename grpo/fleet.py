@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.actor import ActorProxy
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from grpo.cluster import num_cores, reserve
@@ -35,10 +35,10 @@ class Fleet:
         self._config = config
         self._device = device
         self._log_dir = log_dir
-        self._names: dict[ActorHandle[Any], str] = {}
-        self.learners: list[ActorHandle[Any]] = []
-        self.rollouts: list[ActorHandle[Any]] = []
-        self.rewards: list[ActorHandle[Any]] = []
+        self._names: dict[ActorProxy[Any], str] = {}
+        self.learners: list[ActorProxy[Any]] = []
+        self.rollouts: list[ActorProxy[Any]] = []
+        self.rewards: list[ActorProxy[Any]] = []
         self._next_reward_worker = 0
 
     async def launch(self, model_path: Path) -> None:
@@ -74,15 +74,15 @@ class Fleet:
             prompts: at least one.
             seeds: one for each worker.
         """
-        queue: asyncio.Queue[Group | BaseException | None] = asyncio.Queue()
+        queue: asyncio.Queue[Group | RayError | None] = asyncio.Queue()
 
-        async def drain(worker: ActorHandle[Any], share: list[Prompt], seed: int) -> None:
+        async def drain(worker: ActorProxy[Any], share: list[Prompt], seed: int) -> None:
             try:
-                stream = worker.generate.options(num_returns="streaming").remote(share, seed)
+                stream: Any = worker.generate.options(num_returns="streaming").remote(share, seed)
                 async for reference in stream:
                     queue.put_nowait(await reference)
                 queue.put_nowait(None)
-            except BaseException as error:
+            except RayError as error:
                 queue.put_nowait(error)
 
         shares = _spread(prompts, len(self.rollouts))
@@ -95,7 +95,7 @@ class Fleet:
             running = len(tasks)
             while running:
                 item = await asyncio.wait_for(queue.get(), self._config.rollout.timeout_s)
-                if isinstance(item, BaseException):
+                if isinstance(item, RayError):
                     raise self._explain("a rollout worker", item)
                 running -= item is None
                 if item is not None:
@@ -174,7 +174,7 @@ class Fleet:
         if endings:
             await asyncio.wait([asyncio.wrap_future(e.future()) for e in endings], timeout=timeout_s)
         for worker in self._names:
-            ray.kill(worker)
+            ray.kill(worker)  # pyright: ignore[reportArgumentType] - a proxy is a handle, ray's stubs notwithstanding
         self._names.clear()
 
     def _create(self) -> None:
@@ -227,10 +227,10 @@ class Fleet:
         arguments: Any,
         remedy: str,
         extra: dict[str, Any] | None = None,
-    ) -> list[ActorHandle[Any]]:
+    ) -> list[ActorProxy[Any]]:
         group = reserve(f"{kind} workers", count, cpus=cpus, gpus=gpus, config=self._config, remedy=remedy)
         remote = ray.remote(**extra)(worker_class) if extra else ray.remote(worker_class)
-        actors: list[ActorHandle[Any]] = []
+        actors: list[ActorProxy[Any]] = []
         for index in range(count):
             options = remote.options(
                 num_cpus=cpus,
@@ -245,7 +245,7 @@ class Fleet:
             actors.append(actor)
         return actors
 
-    async def _all(self, workers: Iterable[ActorHandle[Any]], references: Iterable[Awaitable[Any]]) -> list[Any]:
+    async def _all(self, workers: Iterable[ActorProxy[Any]], references: Iterable[Awaitable[Any]]) -> list[Any]:
         """Results of one call on each worker; the first failure is explained and raised."""
         names = [self._names.get(worker, "worker") for worker in workers]
         calls = [self._call(name, reference) for name, reference in zip(names, references, strict=True)]

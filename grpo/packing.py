@@ -4,6 +4,9 @@ Completions of one prompt travel together as a bundle, so that the prompt's toke
 G * (P + T) tokens become P + G * T.
 """
 
+# torch leaves some of its signatures untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence

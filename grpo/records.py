@@ -8,7 +8,7 @@ Shapes: P prompts, G group, T completion tokens, N packed tokens, L loss tokens,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -183,8 +183,8 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same micro-batch on `device`."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return MicroBatch(**{n: v.to(device) if isinstance(v, Tensor) else v for n, v in fields.items()})
+        tensors = {name: value for name in self.__slots__ if isinstance(value := getattr(self, name), Tensor)}
+        return replace(self, **{name: value.to(device) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -28,7 +28,7 @@ class RewardWorker:
         for name, reward in self._terms.items():
             try:
                 judged = tuple(reward.judge(attempts))
-            except Exception as error:  # a third party's reward may raise anything; the reason is kept and counted
+            except Exception as error:  # noqa: BLE001 - a third party's reward may raise anything; the reason is kept and counted
                 judged = (Verdict.failed(f"{type(error).__name__}: {error}"),) * len(attempts)
             assert len(judged) == len(attempts), f"reward {name} gave {len(judged)} verdicts for {len(attempts)}"
             verdicts[name] = judged

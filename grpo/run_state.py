@@ -111,21 +111,15 @@ def load_state(checkpoint: Path, config: RunConfig) -> RunState:
         CheckpointError: a file is missing, torn or changed, or the checkpoint belongs to another run; names it.
     """
     try:
-        files = json.loads((checkpoint / "files.json").read_text())
-        raw = json.loads((checkpoint / "state.json").read_text())
-        state = RunState(**{name: raw[name] for name in ("step", "prompts", "identity")})
-    except (OSError, ValueError, KeyError) as error:
+        state = _read(checkpoint)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # JSON of any other form
         raise CheckpointError(
             f"{checkpoint} is no Keel checkpoint, or is torn ({type(error).__name__}: {error}). {_other(checkpoint)}"
         ) from error
-    if raw.get("format") != _FORMAT:
-        raise CheckpointError(f"{checkpoint} has format {raw.get('format')}; this version reads {_FORMAT}.")
-    for name, expected in files.items():
-        _check_file(checkpoint, name, expected)
     for key, ours in json.loads(json.dumps(identity(config))).items():
         if state.identity.get(key) != ours:
             raise CheckpointError(
-                f"{checkpoint} belongs to another run: its {key} is {state.identity.get(key)!r}, this run's is {ours!r}. "
+                f"{checkpoint} belongs to another run: its {key} is {state.identity.get(key)!r}, here it is {ours!r}. "
                 "Set it alike, or start afresh without resume."
             )
     if state.step >= config.steps:
@@ -135,16 +129,27 @@ def load_state(checkpoint: Path, config: RunConfig) -> RunState:
     return state
 
 
-def _check_file(checkpoint: Path, name: str, expected: dict[str, int]) -> None:
+def _read(checkpoint: Path) -> RunState:
+    listed = json.loads((checkpoint / "files.json").read_text()).items()
+    files = {name: (entry["size"], entry["crc32"]) for name, entry in listed}
+    for name in ("state.json", *files):
+        _check_file(checkpoint, name, *files[name])
+    raw = json.loads((checkpoint / "state.json").read_text())
+    if raw["format"] != _FORMAT:
+        raise CheckpointError(f"{checkpoint} has format {raw['format']}; this version reads {_FORMAT}.")
+    return RunState(**{name: raw[name] for name in ("step", "prompts", "identity")})
+
+
+def _check_file(checkpoint: Path, name: str, expected_size: int, expected_crc32: int) -> None:
     file = checkpoint / name
     if not file.is_file():
         raise CheckpointError(f"{checkpoint} is corrupt: {name} is missing. {_other(checkpoint)}")
     size = file.stat().st_size
-    if size != expected["size"]:
+    if size != expected_size:
         raise CheckpointError(
-            f"{checkpoint} is corrupt: {name} has {size} bytes, expected {expected['size']}. {_other(checkpoint)}"
+            f"{checkpoint} is corrupt: {name} has {size} bytes, expected {expected_size}. {_other(checkpoint)}"
         )
-    if _crc32(file) != expected["crc32"]:
+    if _crc32(file) != expected_crc32:
         raise CheckpointError(f"{checkpoint} is corrupt: the content of {name} has changed. {_other(checkpoint)}")
 
 

@@ -1,5 +1,8 @@
 """From verdicts to advantages to the sequences of a step. Computed once, before the learner sees anything."""
 
+# torch leaves some of its signatures untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

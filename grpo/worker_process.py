@@ -44,9 +44,16 @@ def last_traceback(log: str, *, limit: int = 40) -> str:
 
     vLLM follows the traceback of a failed subprocess with another that only says "see root cause above".
     """
-    lines = [re.sub(r"^\([^)]*pid=\d+\)\s*", "", line) for line in log.splitlines()]
+    lines = [re.sub(r"^\([^)]*pid=\d+\) ?", "", line) for line in log.splitlines()]
     lines = [re.sub(r"^ERROR \d\d-\d\d [\d:]+ \[[^]]*\]\s?", "", line) for line in lines]
     starts = [i for i, line in enumerate(lines) if line.lstrip().startswith("Traceback (most recent call last)")]
     blocks = [lines[a:b] for a, b in pairwise([*starts, len(lines)])]
     causes = [b for b in blocks if not any("root cause above" in line.lower() for line in b)]
-    return "\n".join(causes[-1][-limit:]) if causes else ""
+    return "\n".join(_around_error(causes[-1], limit)) if causes else ""
+
+
+def _around_error(block: list[str], limit: int) -> list[str]:
+    """At most `limit` lines of a traceback and what was logged after it: up to the error and the rest of its message."""
+    error = next((i for i, line in enumerate(block) if i and re.match(r"[A-Za-z_][\w.]*(:|$)", line)), len(block) - 1)
+    end = min(len(block), error + 1 + limit // 4)
+    return block[max(0, end - limit) : end] if len(block) > limit else block

@@ -22,6 +22,14 @@ usage: grpo COMMAND [arguments]
 
 def main() -> None:
     """Entry point of the console script; exits with 2 for bad input, 1 for a failed run, 130 when interrupted."""
+    try:
+        _dispatch()
+    except KeyboardInterrupt:  # before a run could take signals into its own hands
+        print("Interrupted before anything was started.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _dispatch() -> None:
     command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help", "help"):
         print(USAGE, end="")

@@ -30,6 +30,11 @@ class Prepared:
     display: Display
     plan: RunPlan
 
+    def close(self) -> None:
+        """Give the terminal and the run directory back. May be called twice."""
+        self.display.close()
+        self.directory.release()
+
 
 def prepare(config: RunConfig) -> Prepared:
     """Check the whole configuration against the world and load tasks and tokenizer.

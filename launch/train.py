@@ -7,12 +7,11 @@ import asyncio
 import re
 import signal
 import sys
-import time
-from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,6 +27,9 @@ from launch.configuration import (
     with_open_dictionaries,
 )
 from rewards.base import RewardError
+
+if TYPE_CHECKING:
+    from launch.preparation import Prepared
 
 _SHOWS_ONLY = {"--help", "-h", "--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"}
 
@@ -88,7 +90,7 @@ class _one_screen_errors:
             sys.exit(2 if bad_input else 1)
 
 
-def train(config: RunConfig) -> float | None:
+def train(config: RunConfig) -> float:
     """One training run, from checks to the last line printed.
 
     Returns:
@@ -99,43 +101,26 @@ def train(config: RunConfig) -> float | None:
     """
     from launch.preparation import prepare
 
-    prepared = prepare(config)
-    with prepared.directory:
+    with closing(prepare(config)) as prepared:
         finished = asyncio.run(_run(config, prepared))
+        prepared.display.close()
         return _conclude(config, prepared, finished)
 
 
-async def _run(config: RunConfig, prepared: Any) -> bool:
+async def _run(config: RunConfig, prepared: Prepared) -> bool:
     from grpo.cluster import ray_session
     from grpo.controller import Controller
     from grpo.fleet import Fleet
 
     display, directory = prepared.display, prepared.directory
     display.start(prepared.plan)
-    with _closing(display.close), ray_session(config, prepared.device):
+    with ray_session(config, prepared.device):
         fleet = Fleet(config, prepared.device, directory.path.resolve() / "logs")
         try:
-            display.phase("starting workers", 0, 0)
-            started = time.perf_counter()
-            stop = asyncio.Event()
-            _on_signals(stop.set)
-            launching = asyncio.ensure_future(fleet.launch(prepared.model_path))
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait({launching, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if not launching.done():
-                launching.cancel()
-                display.note("Stopped before the first step.")
-                return False
-            launching.result()
-            display.note(f"Workers are up after {time.perf_counter() - started:.0f} s")
-            if prepared.checkpoint is not None:
-                await fleet.on_learners("load", str(prepared.checkpoint))
-            controller = Controller(
-                config, fleet, prepared.prompts, directory, display, first_step=prepared.first_step
-            )
-            _on_signals(controller.request_stop)
-            finished = await controller.run()
+            controller = Controller(config, fleet, prepared.prompts, directory, display, first_step=prepared.first_step)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, controller.request_stop)
+            finished = await controller.run(prepared.model_path, prepared.checkpoint)
             if finished and config.export:
                 await controller.export(directory.policy)
             return finished
@@ -143,39 +128,21 @@ async def _run(config: RunConfig, prepared: Any) -> bool:
             await fleet.shutdown()
 
 
-def _conclude(config: RunConfig, prepared: Any, finished: bool) -> float | None:
+def _conclude(config: RunConfig, prepared: Prepared, finished: bool) -> float:
     from grpo.report.curve import write_reward_curve
     from grpo.report.html import write_report
     from grpo.report.metrics_log import read_metrics
+    from launch.closing import closing_lines, quarter_means
 
     directory = prepared.directory
     metrics = read_metrics(directory.metrics) if directory.metrics.exists() else []
     if not metrics:
-        return None
+        print("\nStopped before the first step was done; nothing was trained.")
+        sys.exit(130)
     write_reward_curve(directory.reward_curve, metrics, title=f"{config.experiment}, {config.model.path}")
     write_report(directory.path)
-    from launch.closing import closing_lines, quarter_means
-
     for line in closing_lines(config, directory, metrics, finished):
         print(line)
     if not finished:
         sys.exit(130)
     return quarter_means(metrics)[1]
-
-
-def _on_signals(act: Callable[[], None]) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, act)
-
-
-class _closing:
-    """Calls `close` on the way out, whatever happened."""
-
-    def __init__(self, close: Callable[[], None]) -> None:
-        self._close = close
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None:
-        self._close()

@@ -20,7 +20,9 @@ class Pattern:
     def __init__(self, regex: str) -> None:
         """Compile `regex`. Raises RewardError if it is empty or no regular expression."""
         if not regex:
-            raise RewardError("reward.pattern.regex='': the term `pattern` needs one; set e.g. reward.pattern.regex='[a-z]+'.")
+            raise RewardError(
+                "reward.pattern.regex='': the term `pattern` needs one; set e.g. reward.pattern.regex='[a-z]+'."
+            )
         try:
             self._expression = re.compile(regex)
         except re.error as error:

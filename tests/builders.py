@@ -62,7 +62,8 @@ def make_group(
 def make_verdicts(values: Sequence[float | None]) -> tuple[Verdict, ...]:
     """Valid verdicts; NaN stands for a failed one, None for an absent one."""
     return tuple(
-        Verdict.absent() if v is None else Verdict.failed("broke") if math.isnan(v) else Verdict.valid(v) for v in values
+        Verdict.absent() if v is None else Verdict.failed("broke") if math.isnan(v) else Verdict.valid(v)
+        for v in values
     )
 
 
@@ -101,9 +102,7 @@ def make_sequence(
     )
 
 
-def make_micro_batch(
-    behavior: Sequence[float], advantages: Sequence[float], weights: Sequence[float]
-) -> MicroBatch:
+def make_micro_batch(behavior: Sequence[float], advantages: Sequence[float], weights: Sequence[float]) -> MicroBatch:
     """A micro-batch of one sequence with a prompt of one token; only what a loss reads is meaningful."""
     length = len(behavior)
     positions = torch.arange(length + 1)

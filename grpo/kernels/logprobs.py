@@ -1,5 +1,8 @@
 """Log-probabilities of target tokens from hidden states, a chunk of tokens at a time."""
 
+# torch leaves some of its signatures untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable

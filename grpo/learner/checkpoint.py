@@ -56,7 +56,7 @@ def export(directory: Path, policy: PolicyModel, model_path: Path, model: ModelC
     state = get_model_state_dict(policy, options=options)
     if dist.get_rank() == 0:
         dtype = getattr(torch, model.rollout_dtype.value)
-        tensors = {tensor_name(name): value.to(dtype) for name, value in state.items()}
+        tensors = {tensor_name(n): value.to(dtype) for n, value in state.items() if isinstance(value, torch.Tensor)}
         directory.mkdir(parents=True, exist_ok=True)
         _copy_companions(model_path, directory)
         with torch.device("meta"):

@@ -38,8 +38,10 @@ class PolicyModel(nn.Module):
             use_cache=False,
             bundles=batch.bundles,
         ).last_hidden_state[0]
+        head = self.causal_lm.get_output_embeddings()
+        assert head is not None
         return chunked_logprobs(
-            self.causal_lm.get_output_embeddings(),
+            head,
             hidden[batch.loss_positions],
             batch.targets,
             temperature=self.temperature,

@@ -74,7 +74,9 @@ class Engine:
             for task in unfinished:
                 task.cancel()
             if unfinished:
-                await self._llm.abort([member.request_id for _, members in requests for member in members], internal=True)
+                await self._llm.abort(
+                    [member.request_id for _, members in requests for member in members], internal=True
+                )
 
     async def _add(self, prompt: Prompt) -> Any:
         """Put one request into the scheduler; returns where its output will appear."""
@@ -93,7 +95,7 @@ class Engine:
             logprobs=0,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        token_ids = {"prompt_token_ids": prompt.token_ids.tolist()}
+        token_ids: Any = {"prompt_token_ids": prompt.token_ids.tolist()}
         return await self._llm.add_request(f"{prompt.uid}-{self._requests}", token_ids, params)
 
     async def _group(self, prompt: Prompt, members: Sequence[Any]) -> Group:

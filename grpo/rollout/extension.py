@@ -72,6 +72,7 @@ def _repack_tied_head(model: torch.nn.Module) -> None:
     keeps computing with the copy packed at start-up: logprobs then drift from the learner's with every update.
     """
     for module in model.modules():
-        weight = getattr(module, "weight", None)
+        weight: Any = getattr(module, "weight", None)
+        method: Any = getattr(module, "quant_method", None)
         if hasattr(module, "cpu_linear") and weight is not None and weight.numel():
-            module.quant_method.process_weights_after_loading(module)
+            method.process_weights_after_loading(module)

@@ -35,7 +35,7 @@ class RolloutWorker:
         """
         try:
             self._engine = Engine(self._config, Path(model_path), self._device, self._index)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever vLLM raises, its engine process knows more
             # vLLM's engine process writes its traceback to the log and reports only that it failed.
             await asyncio.sleep(0.5)
             own = "".join(traceback.format_exception(error))
@@ -72,4 +72,3 @@ class RolloutWorker:
         if self._engine is None:
             raise RuntimeError("start() has not been called")
         return self._engine
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,7 +41,13 @@ class Channel:
     """
 
     def __init__(
-        self, endpoint: Endpoint, rank: int, device: torch.device, *, local_host: str, store: dist.TCPStore | None = None
+        self,
+        endpoint: Endpoint,
+        rank: int,
+        device: torch.device,
+        *,
+        local_host: str,
+        store: dist.TCPStore | None = None,
     ) -> None:
         """Join the channel; blocks until all members have.
 
@@ -59,7 +66,7 @@ class Channel:
         try:
             self._store = store or dist.TCPStore(endpoint.host, endpoint.port, is_master=False, timeout=timeout)
             prefixed = dist.PrefixStore("keel_sync", self._store)
-            self._group = (
+            self._group: Any = (
                 _nccl_group(prefixed, rank, endpoint.world_size, timeout)
                 if device.type == "cuda"
                 else _gloo_group(prefixed, rank, endpoint.world_size, timeout, local_host)
@@ -91,16 +98,17 @@ class Channel:
             raise SyncError(f"weight sync, {phase}: {error}") from error
 
 
-def _gloo_group(
-    store: dist.Store, rank: int, world_size: int, timeout: timedelta, local_host: str
-) -> dist.ProcessGroupGloo:
-    options = dist.ProcessGroupGloo._Options()
-    options._devices = [dist.ProcessGroupGloo.create_device(hostname=local_host)]
+def _gloo_group(store: dist.Store, rank: int, world_size: int, timeout: timedelta, local_host: str) -> Any:
+    # torch declares neither the options nor the transfers of these two classes.
+    gloo: Any = dist.ProcessGroupGloo
+    options = gloo._Options()
+    options._devices = [gloo.create_device(hostname=local_host)]
     options._timeout = timeout
-    return dist.ProcessGroupGloo(store, rank, world_size, options)
+    return gloo(store, rank, world_size, options)
 
 
-def _nccl_group(store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> dist.ProcessGroupNCCL:
-    options = dist.ProcessGroupNCCL.Options()
+def _nccl_group(store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> Any:
+    nccl: Any = dist.ProcessGroupNCCL
+    options = nccl.Options()
     options._timeout = timeout
-    return dist.ProcessGroupNCCL(store, rank, world_size, options)
+    return nccl(store, rank, world_size, options)

@@ -52,6 +52,8 @@ def checksum(tensor: Tensor) -> int:
     raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
     if remainder := raw.numel() % 4:
         raw = torch.cat([raw, raw.new_zeros(4 - remainder)])
+    elif raw.storage_offset() % 4:  # in a bucket, behind an odd number of 16-bit elements
+        raw = raw.clone()
     words = raw.view(torch.int32)
     odd = torch.arange(_CHUNK_WORDS, device=words.device) * 2 + 1
     total = torch.zeros((), dtype=torch.int64, device=words.device)

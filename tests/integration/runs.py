@@ -94,5 +94,12 @@ def leftovers(mark: str) -> list[str]:
 
 def unclocked(row: dict[str, float]) -> dict[str, float]:
     """A row of metrics without what a clock measured."""
-    clocks = ("time/", "sync/", "rollout/tokens_per_s", "rollout/generate_s", "learner/tokens_per_s", "learner/compute_s")
+    clocks = (
+        "time/",
+        "sync/",
+        "rollout/tokens_per_s",
+        "rollout/generate_s",
+        "learner/tokens_per_s",
+        "learner/compute_s",
+    )
     return {name: value for name, value in row.items() if not name.startswith(clocks)}

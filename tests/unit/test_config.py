@@ -147,7 +147,9 @@ def numbers():
     found = []
     for kind, prefix in [*sections(), (UnitTestsConfig, "reward.unit_tests")]:
         if is_dataclass(kind):
-            found += [(kind, f"{prefix}.{f.name}", f.name) for f in fields(kind) if "float" in str(f.type).split("[")[0]]
+            found += [
+                (kind, f"{prefix}.{f.name}", f.name) for f in fields(kind) if "float" in str(f.type).split("[")[0]
+            ]
     return found
 
 

@@ -49,12 +49,15 @@ def looped_loss(logprobs, inputs, config):
             token *= min(math.exp(prox - behavior), config.importance_cap)
         d = inputs["reference"][t] - p
         k3 = math.exp(d) - 1 - d
-        token += config.kl_coefficient * {
-            "k1": -d,
-            "k2": d * d / 2,
-            "k3": k3,
-            "weighted_k3": math.exp(p - behavior) * k3,
-        }[config.kl_estimator.value]
+        token += (
+            config.kl_coefficient
+            * {
+                "k1": -d,
+                "k2": d * d / 2,
+                "k3": k3,
+                "weighted_k3": math.exp(p - behavior) * k3,
+            }[config.kl_estimator.value]
+        )
         total += inputs["weights"][t] * token
     return total
 

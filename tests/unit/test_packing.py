@@ -37,7 +37,9 @@ def packed_length(sequences, plan: MicroBatchPlan):
     )
 
 
-@given(lengths=prompts, num_ranks=st.integers(1, 5), slack=st.integers(0, 40), shuffle=st.randoms(use_true_random=False))
+@given(
+    lengths=prompts, num_ranks=st.integers(1, 5), slack=st.integers(0, 40), shuffle=st.randoms(use_true_random=False)
+)
 def test_a_plan_is_complete_and_fits(lengths, num_ranks, slack, shuffle):
     sequences = make_sequences(lengths)
     shuffle.shuffle(sequences)

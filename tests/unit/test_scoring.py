@@ -86,9 +86,7 @@ def packed_gradient(groups, config, *, num_ranks, max_tokens):
     """Gradient of the summed loss over all ranks and micro-batches, and the sum of all loss weights."""
     logits = table(0).requires_grad_()
     reference = table(1).log_softmax(-1)
-    ranks = step_micro_batches(
-        groups, config, num_ranks=num_ranks, max_tokens=max_tokens, constant_length=MAX_NEW
-    )
+    ranks = step_micro_batches(groups, config, num_ranks=num_ranks, max_tokens=max_tokens, constant_length=MAX_NEW)
     assert len(ranks) == num_ranks
     assert len({len(batches) for batches in ranks}) == 1
     weight = 0.0
@@ -96,9 +94,7 @@ def packed_gradient(groups, config, *, num_ranks, max_tokens):
         previous = batch.token_ids[batch.loss_positions]
         logprobs = logits.log_softmax(-1)[previous, batch.targets]
         reference_logprobs = reference[previous, batch.targets] if config.kl_coefficient else None
-        output = policy_loss(
-            logprobs, torch.zeros(len(logprobs)), batch, config, reference_logprobs=reference_logprobs
-        )
+        output = policy_loss(logprobs, torch.zeros(len(logprobs)), batch, config, reference_logprobs=reference_logprobs)
         output.loss.backward()
         weight += batch.loss_weights.double().sum().item()
     return logits.grad, weight
@@ -155,9 +151,7 @@ completions = st.tuples(
     st.sampled_from([FinishReason.STOP, FinishReason.STOP, FinishReason.LENGTH]),
 )
 steps = st.lists(
-    st.tuples(
-        st.lists(st.integers(0, V - 1), min_size=1, max_size=4), st.lists(completions, min_size=2, max_size=5)
-    ),
+    st.tuples(st.lists(st.integers(0, V - 1), min_size=1, max_size=4), st.lists(completions, min_size=2, max_size=5)),
     min_size=1,
     max_size=4,
 )

@@ -170,9 +170,7 @@ def test_no_gradient_asked_for_none_recorded():
             head, torch.zeros(L, H), torch.zeros(L, dtype=torch.int64), temperature=1.0, chunk_tokens=4
         )
     assert not logprobs.requires_grad
-    assert logprobs.tolist() == pytest.approx(
-        [torch.log_softmax(head.bias.detach(), 0)[0].item()] * L, rel=1e-5
-    )
+    assert logprobs.tolist() == pytest.approx([torch.log_softmax(head.bias.detach(), 0)[0].item()] * L, rel=1e-5)
 
 
 @pytest.mark.parametrize("chunk_tokens", [1, 5])

@@ -20,7 +20,13 @@ from launch.preparation import prepare
 from rewards.base import RewardError
 
 ROOT = Path(__file__).parents[3]
-GOOD_ROW = {"id": "a", "prompt": "Write f.", "entry_point": "f", "signature": "def f(x):", "tests": ["assert f(1) == 1"]}
+GOOD_ROW = {
+    "id": "a",
+    "prompt": "Write f.",
+    "entry_point": "f",
+    "signature": "def f(x):",
+    "tests": ["assert f(1) == 1"],
+}
 
 
 def _config(tmp_path: Path, *overrides: str) -> RunConfig:
@@ -29,9 +35,9 @@ def _config(tmp_path: Path, *overrides: str) -> RunConfig:
 
 
 def _refused(kind: type[Exception], tmp_path: Path, *overrides: str) -> str:
+    config = _config(tmp_path, *overrides)
     with pytest.raises(kind) as caught:
-        prepared = prepare(_config(tmp_path, *overrides))
-        prepared.directory.release()
+        prepare(config)
     assert not ray.is_initialized()
     message = str(caught.value)
     assert len(message) < 1500 and message.count("\n") < 20
@@ -40,7 +46,7 @@ def _refused(kind: type[Exception], tmp_path: Path, *overrides: str) -> str:
 
 def test_good_input_is_accepted(tmp_path: Path) -> None:
     prepared = prepare(_config(tmp_path))
-    prepared.directory.release()
+    prepared.close()
     assert prepared.first_step == 1 and len(prepared.prompts) == 16
 
 

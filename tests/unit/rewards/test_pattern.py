@@ -20,7 +20,13 @@ def _attempt(completion: str) -> Attempt:
 
 @pytest.mark.parametrize(
     ("regex", "completion", "expected"),
-    [("[a-m]", "amz!", 0.5), ("a+", "aaab", 0.75), ("x", "", 0.0), (r"(?s)^<b>.*</b>$", "<b>\n</b>", 1.0), ("q", "abc", 0.0)],
+    [
+        ("[a-m]", "amz!", 0.5),
+        ("a+", "aaab", 0.75),
+        ("x", "", 0.0),
+        (r"(?s)^<b>.*</b>$", "<b>\n</b>", 1.0),
+        ("q", "abc", 0.0),
+    ],
 )
 def test_share_of_characters_matched(regex: str, completion: str, expected: float) -> None:
     reward = registry.build("pattern", {"pattern": {"regex": regex}})
