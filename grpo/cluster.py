@@ -93,6 +93,8 @@ def ray_session(config: RunConfig, device: str) -> Iterator[None]:
 def _start_local(config: RunConfig, device: str) -> None:
     # Said for every actor without a GPU otherwise; Keel sets the visible devices itself.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray gives its workers the lowest priority; here they are the work itself.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     memory = config.cluster.object_store_mib
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -53,7 +53,7 @@ def last_traceback(log: str, *, limit: int = 40) -> str:
 
 
 def _around_error(block: list[str], limit: int) -> list[str]:
-    """At most `limit` lines of a traceback and what was logged after it: up to the error and the rest of its message."""
+    """At most `limit` lines of a traceback and what was logged after it: those around the error and its message."""
     error = next((i for i, line in enumerate(block) if i and re.match(r"[A-Za-z_][\w.]*(:|$)", line)), len(block) - 1)
     end = min(len(block), error + 1 + limit // 4)
     return block[max(0, end - limit) : end] if len(block) > limit else block

@@ -1,4 +1,4 @@
-"""For all tests: the repository on the path, one thread for torch, repeatable properties, no `gpu` tests without one."""
+"""For all tests: the path, one thread for torch, repeatable properties, `gpu` only where there is one."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ L = 9
 NAN = math.nan
 
 
-def case(seed=0):
+def case(seed=0) -> dict[str, np.ndarray]:
     """Random inputs that leave no token near a kink; two tokens have weight 0."""
     rng = np.random.default_rng(seed)
     logprobs = -rng.uniform(0.1, 4.0, L)
@@ -86,6 +86,7 @@ def run(inputs, config, *, proximal=True, reference=True):
         reference_logprobs=tensors["reference"] if reference else None,
     )
     output.loss.backward()
+    assert logprobs.grad is not None
     return output, logprobs.grad.double().numpy()
 
 

@@ -135,13 +135,13 @@ def whole_gradient(groups, config):
     by_prompt = {}
     for uid, losses in rows:
         by_prompt.setdefault(uid, []).extend(losses)
-    loss = {
+    aggregate = {
         Aggregation.token_mean: lambda: sum(sum(x) for _, x in rows) / sum(len(x) for _, x in rows),
         Aggregation.sequence_mean: lambda: sum(sum(x) / len(x) for _, x in rows) / len(rows),
         Aggregation.prompt_mean: lambda: sum(sum(x) / len(x) for x in by_prompt.values()) / len(by_prompt),
         Aggregation.constant_length: lambda: sum(sum(x) for _, x in rows) / (len(rows) * MAX_NEW),
-    }[config.aggregation]()
-    loss.backward()
+    }[config.aggregation]
+    torch.as_tensor(aggregate()).backward()
     return logits.grad
 
 

@@ -65,7 +65,7 @@ def compare(bundles, heads, kv_heads, scaling):
     doubles = [t.detach().double().requires_grad_() for t in (query, key, value)]
     found, weights = packed_attention(nn.Identity(), query, key, value, None, scaling=scaling, bundles=bundles)
     assert weights is None
-    expected = dense(*doubles, bundles, scaling or 1 / math.sqrt(D))
+    expected = dense(doubles[0], doubles[1], doubles[2], bundles, scaling or 1 / math.sqrt(D))
     assert found.shape == expected.shape
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
     upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))

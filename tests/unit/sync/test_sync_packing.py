@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_buckets_hold_every_tensor_in_order_fit_and_have_one_dtype(specs, bucket
 @given(specs=spec_lists, bucket_bytes=st.integers(1, 400))
 def test_a_bucket_ends_only_where_the_next_tensor_does_not_belong(specs, bucket_bytes):
     buckets = plan_buckets(specs, bucket_bytes).buckets
-    for bucket, following in zip(buckets, buckets[1:], strict=False):
+    for bucket, following in pairwise(buckets):
         full = sum(map(num_bytes, bucket)) + num_bytes(following[0]) > bucket_bytes
         assert full or bucket[0].dtype != following[0].dtype
 
