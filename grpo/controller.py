@@ -91,8 +91,11 @@ class Controller:
                     await self._checkpoint()
         except Interrupted:
             self._display.note(f"Stopping after step {self._step}; the step in progress is dropped.")
+        # The engines end while the checkpoint is written: they need seconds, and someone is waiting for the prompt.
+        ending = asyncio.ensure_future(self._fleet.end_sampling())
         if self._saved_step != self._step:
             await self._checkpoint()
+        await ending
         self._log.close()
         return self._step >= self._config.steps
 

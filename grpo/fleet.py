@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -168,14 +169,23 @@ class Fleet:
         """Call a collective method on every learner rank."""
         return await self._all(self.learners, [getattr(w, method).remote(*arguments) for w in self.learners])
 
-    async def shutdown(self, timeout_s: float = 5.0) -> None:
-        """End every worker, politely for `timeout_s` seconds, then at once."""
-        endings = [worker.shutdown.remote() for worker in [*self.rollouts, *self.rewards]]
-        if endings:
-            await asyncio.wait([asyncio.wrap_future(e.future()) for e in endings], timeout=timeout_s)
-        for worker in self._names:
+    async def end_sampling(self, timeout_s: float = 5.0) -> None:
+        """End rollout and reward workers, politely for `timeout_s` seconds, then at once."""
+        workers, self.rollouts, self.rewards = [*self.rollouts, *self.rewards], [], []
+        endings = [asyncio.wrap_future(worker.shutdown.remote().future()) for worker in workers]
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*endings, return_exceptions=True), timeout_s)
+        self._kill(workers)
+
+    async def shutdown(self) -> None:
+        """End every worker. May be called twice."""
+        await self.end_sampling()
+        learners, self.learners = self.learners, []
+        self._kill(learners)
+
+    def _kill(self, workers: Iterable[ActorProxy[Any]]) -> None:
+        for worker in workers:
             ray.kill(worker)  # pyright: ignore[reportArgumentType] - a proxy is a handle, ray's stubs notwithstanding
-        self._names.clear()
 
     def _create(self) -> None:
         config, on_gpu = self._config, self._device == "cuda"

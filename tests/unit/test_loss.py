@@ -31,7 +31,7 @@ def case(seed=0) -> dict[str, np.ndarray]:
         "weights": rng.uniform(0.01, 0.2, L),
     }
     inputs["weights"][[2, 5]] = 0.0
-    return {name: np.float32(values).astype(np.float64) for name, values in inputs.items()}
+    return {name: values.astype(np.float32).astype(np.float64) for name, values in inputs.items()}
 
 
 def looped_loss(logprobs, inputs, config):
