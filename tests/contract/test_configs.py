@@ -217,7 +217,7 @@ def test_a_wrong_type_is_named(override: str, problem: str):
         ("rollout.group_size=1", "rollout.group_size", "needs a group"),
         ("rollout.group_size=-8", "rollout.group_size", "needs a group"),
         ("rollout.temperature=0", "rollout.temperature", "greater than 0"),
-        ("learner.num_ranks=7919", "learner.num_ranks", "completions an update"),
+        ("learner.num_ranks=7919", "learner.num_ranks", "of an update"),
         ("algorithm.updates_per_step=7919", "rollout.prompts_per_step", "multiple of 7919"),
         ("model.max_length=2", "model.max_length", "max_prompt_tokens"),
         ("~reward.weights.unit_tests", "reward.weights", "no reward term"),
