@@ -274,7 +274,7 @@ class LearnerConfig:
     threads: int | None = None  #: intra-op threads of a CPU rank; null: the machine's cores over the ranks
     lr: float = 1e-6
     lr_schedule: LRSchedule = LRSchedule.constant
-    warmup_steps: int = 0
+    warmup_steps: int = 0  #: optimiser updates
     min_lr_ratio: float = 0.0
     weight_decay: float = 0.0
     beta1: float = 0.9

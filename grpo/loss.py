@@ -10,7 +10,7 @@ from torch import Tensor
 
 from grpo.config import AlgorithmConfig, KLEstimator
 from grpo.kernels import kl
-from grpo.kernels.surrogate import Surrogate, clipped_surrogate, truncated_importance_weights
+from grpo.kernels.surrogate import Surrogate, bounded_ratio, clipped_surrogate, truncated_importance_weights
 from grpo.records import LossOutput, MicroBatch
 
 
@@ -73,7 +73,7 @@ def _sum(values: Tensor, counted: Tensor) -> Tensor:
 def _metrics(
     logprobs: Tensor, proximal: Tensor, behavior: Tensor, entropy: Tensor, surrogate: Surrogate, counted: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    weight = torch.exp(proximal - behavior)
+    weight = bounded_ratio(proximal, behavior)
     ratio = surrogate.ratio.detach()
     sums = {
         "tokens": counted.sum().to(torch.float32),

@@ -66,10 +66,12 @@ class CheckpointWriter:
         for file in self.directory.rglob("*"):
             _fsync(file)
         _fsync(self.directory)
+        replaced = self.directory.with_suffix(".replaced")
         if self._final.exists():
-            shutil.rmtree(self._final)
+            os.replace(self._final, replaced)
         os.replace(self.directory, self._final)
         _fsync(self._final.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
         return self._final
 
 

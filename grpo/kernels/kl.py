@@ -20,6 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from grpo.kernels.surrogate import bounded_ratio
+
 
 def k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """log p - log p_ref, [L] -> [L]: unbiased, high variance, may be negative."""
@@ -46,4 +48,4 @@ def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
 def weighted_k3(logprobs: Tensor, reference_logprobs: Tensor, behavior_logprobs: Tensor) -> Tensor:
     """(p / p_behavior) * k3, gradient through both factors, [L] -> [L]."""
     assert logprobs.shape == behavior_logprobs.shape
-    return torch.exp(logprobs - behavior_logprobs) * k3(logprobs, reference_logprobs)
+    return bounded_ratio(logprobs, behavior_logprobs) * k3(logprobs, reference_logprobs)

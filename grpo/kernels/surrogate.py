@@ -17,6 +17,15 @@ class Surrogate(NamedTuple):
     clipped_high: Tensor
 
 
+#: Bound of a log-ratio before it is exponentiated, nats: exp(88) is infinite in float32, and inf * 0 is NaN.
+MAX_LOG_RATIO = 20.0
+
+
+def bounded_ratio(logprobs: Tensor, other_logprobs: Tensor) -> Tensor:
+    """p / p_other, [L] -> [L], with the log-ratio held within +-`MAX_LOG_RATIO`, beyond which it has no gradient."""
+    return torch.exp((logprobs - other_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO))
+
+
 def clipped_surrogate(
     logprobs: Tensor, proximal_logprobs: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float
 ) -> Surrogate:
@@ -33,7 +42,7 @@ def clipped_surrogate(
     Source: https://arxiv.org/abs/1707.06347; separate bounds: DAPO, https://arxiv.org/abs/2503.14476.
     """
     assert logprobs.shape == proximal_logprobs.shape == advantages.shape
-    ratio = torch.exp(logprobs - proximal_logprobs)
+    ratio = bounded_ratio(logprobs, proximal_logprobs)
     bounded = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
     loss = -torch.minimum(ratio * advantages, bounded * advantages)
     return Surrogate(
@@ -52,4 +61,4 @@ def truncated_importance_weights(proximal_logprobs: Tensor, behavior_logprobs: T
     https://arxiv.org/abs/1802.01561 (the truncation).
     """
     assert proximal_logprobs.shape == behavior_logprobs.shape
-    return torch.exp(proximal_logprobs.detach() - behavior_logprobs).clamp(max=cap)
+    return bounded_ratio(proximal_logprobs.detach(), behavior_logprobs).clamp(max=cap)

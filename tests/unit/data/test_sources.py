@@ -43,7 +43,7 @@ def failure(path, **config):
 def test_builtin_set():
     tasks = load_tasks(DataConfig(prefill=Prefill.signature))
     assert len(tasks) >= 150
-    assert tasks[0].prefill == "```python\ndef add(a, b):"
+    assert next(t for t in tasks if t.task_id == "py-0001").prefill == "```python\ndef add(a, b):"
 
 
 def test_unknown_builtin():
