@@ -55,7 +55,7 @@ def test_known() -> None:
 
 def test_names_match_their_keys() -> None:
     for name in registry.BUILT_IN:
-        reward = registry.build(name, {"slots": 1})
+        reward = registry.build(name, {"slots": 1, "pattern": {"regex": "x"}})
         try:
             assert reward.name == name
             assert isinstance(reward, Reward)

@@ -1,0 +1,128 @@
+"""The documentation names every key, with its default, and every metric, and points at nothing that is not there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+
+from grpo.config import AlgorithmConfig, RunConfig
+from grpo.loss import policy_loss
+from grpo.packing import pack
+from grpo.report.series import TIME_PARTS
+from launch.configuration import known_keys
+from tests.builders import make_sequence
+from tests.conftest import ROOT
+
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+METRIC_SOURCES = ["grpo/step_metrics.py", "grpo/learner/learner.py", "grpo/controller.py"]
+_METRIC = re.compile(r"(reward|advantage|rollout|learner|sync|time)(/[\w<>]+)+")
+_FENCE = re.compile(r"^ *(```+|~~~+).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_SOURCE_PATH = re.compile(r"`((?:grpo|rewards|launch|conf)/[\w./*-]*)`")
+_METRIC_ROW = re.compile(r"^\| `([\w/<>]+)` \|", re.MULTILINE)
+_KEY_ROW = re.compile(r"^\| `([\w.]+)` \| `(.*?)` \|", re.MULTILINE)
+
+
+def name_of(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+def prose(document: Path) -> str:
+    """Text without fenced blocks."""
+    return _FENCE.sub("", document.read_text(encoding="utf-8"))
+
+
+def defaults() -> dict[str, object]:
+    """Every leaf of the schema with its default."""
+    groups = {key.rpartition(".")[0] for key in known_keys()}
+    found: dict[str, object] = {}
+    for key in set(known_keys()) - groups:
+        value: object = RunConfig()
+        for part in key.split("."):
+            value = getattr(value, part)
+        found[key] = value
+    return found
+
+
+def shown(value: object) -> str:
+    """A default as docs/config.md writes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {entry}" for key, entry in value.items()) + "}"
+    if isinstance(value, StrEnum):
+        return value.value
+    plain = {None: "null", True: "true", False: "false", "": "''"}
+    return plain[value] if value is None or isinstance(value, bool) or value == "" else str(value)
+
+
+def literals(tree: ast.AST) -> Iterator[str]:
+    """String literals; a formatted one with its fields in angle brackets: `reward/<term>/mean`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        elif isinstance(node, ast.JoinedStr):
+            yield "".join(
+                f"<{ast.unparse(part.value)}>" if isinstance(part, ast.FormattedValue) else ast.literal_eval(part)
+                for part in node.values
+            )
+
+
+def metric_names() -> set[str]:
+    """Names in the sources that write metrics, and those that the loss hands to the learner to be named."""
+    written = {text for source in METRIC_SOURCES for text in literals(ast.parse((ROOT / source).read_text()))}
+    batch = pack([[make_sequence([1], [2, 3])]], [[0.5]])
+    loss = policy_loss(batch.behavior_logprobs, batch.behavior_logprobs, batch, AlgorithmConfig())
+    named = {f"learner/{name}" for name in loss.maxima}
+    return {name for name in written if _METRIC.fullmatch(name)} | named | {"epoch", "step", "policy_version"}
+
+
+def test_every_key_is_documented_with_its_default():
+    documented = dict(_KEY_ROW.findall((ROOT / "docs/config.md").read_text(encoding="utf-8")))
+    assert documented == {key: shown(value) for key, value in defaults().items()}
+
+
+@pytest.mark.parametrize("name", sorted(metric_names()))
+def test_every_metric_is_documented(name: str):
+    assert f"`{name}`" in (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+
+
+def test_no_documented_metric_is_gone():
+    documented = _METRIC_ROW.findall((ROOT / "docs/metrics.md").read_text(encoding="utf-8"))
+    assert len(documented) == len(set(documented))
+    assert set(documented) <= metric_names() | {f"time/{part}_s" for part in TIME_PARTS}
+
+
+def test_metrics_were_found_in_every_source():
+    found = metric_names()
+    assert {"reward/<term>/mean", "rollout/num_tokens", "learner/loss", "sync/load_s", "time/<stage>_s"} <= found
+
+
+@pytest.mark.parametrize("document", DOCS, ids=name_of)
+def test_relative_links_lead_somewhere(document: Path):
+    links = [link for link in _LINK.findall(prose(document)) if not re.match(r"[a-z]+:", link)]
+    missing = [link for link in links if not (document.parent / link.partition("#")[0]).exists()]
+    assert not missing
+
+
+def headings(document: Path) -> set[str]:
+    """Anchors of a document's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCS, ids=name_of)
+def test_anchors_exist(document: Path):
+    for link in _LINK.findall(prose(document)):
+        path, _, anchor = link.partition("#")
+        if anchor and not re.match(r"[a-z]+:", link):
+            assert anchor in headings(document.parent / path if path else document), link
+
+
+@pytest.mark.parametrize("document", DOCS, ids=name_of)
+def test_paths_of_the_source_exist(document: Path):
+    paths = _SOURCE_PATH.findall(prose(document))
+    assert not [path for path in paths if not any(ROOT.glob(path.rstrip("/")))]
