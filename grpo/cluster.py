@@ -17,6 +17,9 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from grpo.config import Device, RunConfig
 from grpo.errors import ConfigError
 
+#: How long a placement may take before it is reported as impossible, seconds.
+PLACEMENT_TIMEOUT_S = 60.0
+
 
 def resolve_device(config: RunConfig) -> str:
     """ "cuda" or "cpu", by the configuration and what this machine has.
@@ -122,14 +125,14 @@ def reserve(name: str, count: int, *, cpus: float, gpus: int, config: RunConfig,
     """A placement group of `count` equal bundles, each on one node; None where nothing is asked for.
 
     Raises:
-        ConfigError: the cluster can't provide it in `cluster.startup_timeout_s`; says what is asked and what is free.
+        ConfigError: the cluster can't provide it in `PLACEMENT_TIMEOUT_S`; says what is asked and what is free.
     """
     bundle = {name: float(value) for name, value in (("CPU", cpus), ("GPU", gpus)) if value}
     if not bundle:
         return None
     group = placement_group([dict(bundle) for _ in range(count)], strategy="PACK")
     try:
-        ray.get(group.ready(), timeout=min(60.0, config.cluster.startup_timeout_s))
+        ray.get(group.ready(), timeout=PLACEMENT_TIMEOUT_S)
     except GetTimeoutError:
         remove_placement_group(group)
         free = {name: ray.available_resources().get(name, 0.0) for name in bundle}

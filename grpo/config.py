@@ -181,7 +181,7 @@ class RewardConfig:
     num_workers: int = 1
     cpus_per_worker: float = 0.0  #: logical CPUs that Ray reserves; the sandbox's processes take what is idle
     slots_per_worker: int = 2  #: programs one worker runs at a time
-    timeout_s: float = 120.0  #: of one group, for one term
+    timeout_s: float = 120.0  #: of one group, all terms together
     unit_tests: UnitTestsConfig = field(default_factory=UnitTestsConfig)
     pattern: PatternConfig = field(default_factory=PatternConfig)
 
@@ -212,7 +212,7 @@ class AlgorithmConfig:
     kl_estimator: KLEstimator = KLEstimator.weighted_k3
     importance_cap: float | None = 2.0  #: token-level truncated importance sampling; null switches it off
     aggregation: Aggregation = Aggregation.token_mean
-    mask_truncated: bool = False  #: leave completions that hit the length limit out of the loss
+    mask_truncated: bool = False  #: leave completions that were cut off out of the loss
     updates_per_step: int = 1  #: optimiser updates made from one batch of rollouts
 
     def __post_init__(self) -> None:
@@ -313,7 +313,7 @@ class SyncConfig:
 class ClusterConfig:
     """The Ray cluster."""
 
-    address: str | None = None  #: null starts a local Ray; "auto" or ray://HOST:PORT joins one
+    address: str | None = None  #: null starts a local Ray; "auto" or HOST:PORT joins one
     device: Device = Device.auto
     num_cpus: int | None = None  #: of a local Ray; null: this machine's
     num_gpus: int | None = None
@@ -325,6 +325,13 @@ class ClusterConfig:
         _at_least("cluster", self, 0, "num_gpus")
         _at_least("cluster", self, 80, "object_store_mib")
         _positive("cluster", self, "startup_timeout_s")
+        if self.address and self.address.startswith("ray://"):
+            raise ConfigError(
+                "cluster.address",
+                self.address,
+                "Ray Client can't stream groups as they finish",
+                "Run grpo train on a node of the cluster with cluster.address=auto.",
+            )
         local_only = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "object_store_mib": self.object_store_mib}
         for name, value in local_only.items():
             if self.address and value is not None:

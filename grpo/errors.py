@@ -4,7 +4,7 @@ KeelError
 ├── ConfigError (also ValueError)    a key of the configuration is unknown, of the wrong type or impossible
 ├── DataError (also ValueError)      a data file is missing, empty or malformed; names file and line
 ├── ModelError (also ValueError)     a model path that is missing or holds no usable model
-├── CheckpointError                  a checkpoint is missing, torn, or belongs to another run
+├── CheckpointError (also ValueError) a checkpoint is missing, torn, or belongs to another run
 ├── SyncError                        weights arrived in an engine late, not at all, or different
 ├── TrainingError                    the optimisation itself failed (NaN loss or gradient)
 └── WorkerError                      a Ray worker died; carries the worker's own traceback
@@ -44,7 +44,7 @@ class ModelError(KeelError, ValueError):
     """A model path that does not exist or holds no model Keel can train."""
 
 
-class CheckpointError(KeelError):
+class CheckpointError(KeelError, ValueError):
     """A checkpoint that is missing, torn or of another run."""
 
 

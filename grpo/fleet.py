@@ -40,7 +40,7 @@ class Fleet:
         self.learners: list[ActorProxy[Any]] = []
         self.rollouts: list[ActorProxy[Any]] = []
         self.rewards: list[ActorProxy[Any]] = []
-        self._next_reward_worker = 0
+        self._idle_rewards: asyncio.Queue[ActorProxy[Any]] = asyncio.Queue()
 
     async def launch(self, model_path: Path) -> None:
         """Create all workers, load the model everywhere and connect the weight channel.
@@ -51,14 +51,21 @@ class Fleet:
         """
         self._create()
         starts = [w.start.remote(str(model_path)) for w in self.rollouts]
-        host, port = await self._call("learner 0", self.learners[0].address.remote())
+        host, port = await self._call("learner_0", self.learners[0].address.remote())
         loads = [w.start.remote(host, port, str(model_path)) for w in self.learners]
-        manifests = await self._all([*self.learners, *self.rollouts], [*loads, *starts])
+        limit = self._config.cluster.startup_timeout_s
+        try:
+            manifests = await asyncio.wait_for(self._all([*self.learners, *self.rollouts], [*loads, *starts]), limit)
+        except TimeoutError:
+            raise WorkerError(
+                f"the workers were not up after cluster.startup_timeout_s={limit:g} s. What they were doing is in "
+                f"{self._log_dir}. Raise it for a large model on a slow disk."
+            ) from None
         await self._connect(manifests[0])
 
     async def _connect(self, manifest: object) -> None:
         size = self._config.rollout.tensor_parallel_size
-        host, port = await self._call("learner 0", self.learners[0].serve_channel.remote())
+        host, port = await self._call("learner_0", self.learners[0].serve_channel.remote())
         endpoint = Endpoint(
             host=host,
             port=port,
@@ -75,7 +82,7 @@ class Fleet:
             prompts: at least one.
             seeds: one for each worker.
         """
-        queue: asyncio.Queue[Group | RayError | None] = asyncio.Queue()
+        queue: asyncio.Queue[Group | tuple[str, RayError] | None] = asyncio.Queue()
 
         async def drain(worker: ActorProxy[Any], share: list[Prompt], seed: int) -> None:
             try:
@@ -84,7 +91,7 @@ class Fleet:
                     queue.put_nowait(await reference)
                 queue.put_nowait(None)
             except RayError as error:
-                queue.put_nowait(error)
+                queue.put_nowait((self._names[worker], error))
 
         shares = _spread(prompts, len(self.rollouts))
         tasks = [
@@ -96,8 +103,8 @@ class Fleet:
             running = len(tasks)
             while running:
                 item = await asyncio.wait_for(queue.get(), self._config.rollout.timeout_s)
-                if isinstance(item, RayError):
-                    raise self._explain("a rollout worker", item)
+                if isinstance(item, tuple):
+                    raise self._explain(*item)
                 running -= item is None
                 if item is not None:
                     yield item
@@ -112,15 +119,16 @@ class Fleet:
 
     async def judge(self, group: Group) -> Mapping[str, tuple[Verdict, ...]]:
         """Verdicts of every reward term, [G] each; a time-out is a failed verdict."""
-        worker = self.rewards[self._next_reward_worker]
-        self._next_reward_worker = (self._next_reward_worker + 1) % len(self.rewards)
+        # One group at a time for each worker, so that the limit counts its own time and not that of a queue.
+        worker = await self._idle_rewards.get()
         try:
-            return await asyncio.wait_for(
-                self._call("reward worker", worker.judge.remote(group)), self._config.reward.timeout_s
-            )
+            judging = self._call(self._names[worker], worker.judge.remote(group))
+            return await asyncio.wait_for(judging, self._config.reward.timeout_s)
         except TimeoutError:
             late = (Verdict.failed("timeout"),) * len(group.completions)
             return dict.fromkeys(self._config.reward.weights, late)
+        finally:
+            self._idle_rewards.put_nowait(worker)
 
     async def train_step(self, updates: Sequence[Sequence[Sequence[MicroBatch]]]) -> list[StepReport] | None:
         """One step on every learner rank; None where it was interrupted.
@@ -224,6 +232,8 @@ class Fleet:
             arguments=lambda i, log: (list(reward.weights), settings, log),
             remedy="Lower reward.num_workers or reward.cpus_per_worker, or add nodes.",
         )
+        for worker in self.rewards:
+            self._idle_rewards.put_nowait(worker)
 
     def _actors(
         self,

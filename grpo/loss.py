@@ -54,6 +54,11 @@ def policy_loss(
         token_loss = token_loss + config.kl_coefficient * penalty
     loss = (token_loss * batch.loss_weights).sum()
     sums, maxima = _metrics(logprobs.detach(), proximal, behavior, entropy, surrogate, counted)
+    if proximal_logprobs is None:
+        # The step's only update: the ratio to the proximal policy is 1 by construction, so the one that can be off is
+        # the ratio to what the engine sampled from.
+        deviation = (bounded_ratio(proximal, behavior) - 1.0).abs()
+        maxima["ratio_max_deviation"] = _maximum(deviation, counted)
     if reference is not None:
         sums["kl_reference"] = _sum(kl.k3(logprobs.detach(), reference), counted)
     sums["loss"] = loss.detach()

@@ -88,7 +88,7 @@ class Group:
     """G completions of one prompt.
 
     Attributes:
-        latency_s: seconds from the request to the last completion.
+        latency_s: seconds from when the engine was let go to the last completion.
         num_cached_prompt_tokens: prompt tokens the engine found in its prefix cache, summed over the group.
     """
 

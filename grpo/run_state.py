@@ -92,7 +92,7 @@ def find_checkpoint(resume: str) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    path = Path(resume).expanduser()
+    path = Path(resume).expanduser().resolve()
     if not path.exists():
         raise CheckpointError(f"resume={resume!r}: no such directory. Name a run directory or one of its checkpoints.")
     if (path / "state.json").exists() or _NAME.fullmatch(path.name):

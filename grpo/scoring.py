@@ -69,8 +69,8 @@ def step_micro_batches(
 ) -> list[list[MicroBatch]]:
     """The micro-batches of one optimiser update, for every rank.
 
-    Sequences that can't move the weights (advantage 0 and no KL term, or masked) are left out of the passes but stay
-    in the denominators, so the gradient is that of the whole batch.
+    Sequences that can't move the weights (advantage 0 and no KL term) are left out of the passes but stay in the
+    denominators, so the gradient is that of the whole batch. Masked ones are in neither.
 
     Args:
         num_ranks: learner ranks.

@@ -42,13 +42,13 @@ def node_address(config: RunConfig) -> str:
 def last_traceback(log: str, *, limit: int = 40) -> str:
     """The last Python traceback in a worker's log that names a cause, at most `limit` lines; "" without one.
 
-    vLLM follows the traceback of a failed subprocess with another that only says "see root cause above".
+    vLLM follows the traceback of a failed subprocess with others that only say where to look for the root cause.
     """
     lines = [re.sub(r"^\([^)]*pid=\d+\) ?", "", line) for line in log.splitlines()]
     lines = [re.sub(r"^ERROR \d\d-\d\d [\d:]+ \[[^]]*\]\s?", "", line) for line in lines]
     starts = [i for i, line in enumerate(lines) if line.lstrip().startswith("Traceback (most recent call last)")]
     blocks = [lines[a:b] for a, b in pairwise([*starts, len(lines)])]
-    causes = [b for b in blocks if not any("root cause above" in line.lower() for line in b)]
+    causes = [b for b in blocks if not any("root cause" in line.lower() for line in b)]
     return "\n".join(_around_error(causes[-1], limit)) if causes else ""
 
 

@@ -69,13 +69,15 @@ def _output_dir(config: RunConfig, started: str) -> str:
     directory = config.output_dir
     if directory is None and config.resume is not None:
         checkpoint = find_checkpoint(config.resume)
-        return str(checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent)
+        run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+        return str(run.resolve())
     directory = directory or f"runs/{config.experiment}/{started}"
     job = HydraConfig.get()
     if job.mode is not None and job.mode.name == "MULTIRUN":
         label = re.sub(r"[^\w.=,+-]+", "_", job.job.override_dirname)[:100]
-        return f"{directory}/{job.job.num:03d}_{label}"
-    return directory
+        directory = f"{directory}/{job.job.num:03d}_{label}"
+    # Workers on other nodes have another working directory.
+    return str(Path(directory).expanduser().resolve())
 
 
 class _one_screen_errors:

@@ -22,7 +22,7 @@ def group_advantages(rewards: Tensor, valid: Tensor, *, divide_by_std: bool, eps
         [P, G] float32. A group with fewer than 2 valid members, or whose valid rewards are all equal,
         is exactly 0.
 
-    Source: Shao et al. 2024, https://arxiv.org/abs/2402.03300, eq. 3; without std: Liu et al. 2025,
+    Source: Shao et al. 2024, https://arxiv.org/abs/2402.03300, section 4.1.2; without std: Liu et al. 2025,
     https://arxiv.org/abs/2503.20783.
     """
     assert rewards.ndim == 2 and valid.shape == rewards.shape

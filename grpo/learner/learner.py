@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -52,7 +53,7 @@ class Learner:
         self.num_updates = 0
         self._stop = threading.Event()
         # Stop requests are agreed on over gloo, so that asking costs no GPU synchronisation.
-        self._control_group = dist.new_group(backend="gloo")
+        self._control_group = dist.new_group(backend="gloo", timeout=timedelta(seconds=config.learner.timeout_s))
 
     def interrupt(self) -> None:
         """Ask the step in progress to end before its next micro-batch. Safe from another thread."""
@@ -166,7 +167,10 @@ class Learner:
     def _metrics(self, sums: dict[str, Tensor], maxima: dict[str, Tensor]) -> dict[str, float]:
         total = dict(zip(sorted(sums), _all_reduce(sums, dist.ReduceOp.SUM), strict=True))
         highest = dict(zip(sorted(maxima), _all_reduce(maxima, dist.ReduceOp.MAX), strict=True))
-        tokens = max(1.0, total["tokens"])
+        tokens = total["tokens"]
+        counts = {"learner/loss": total["loss"], "learner/num_loss_tokens": tokens}
+        if not tokens:  # every completion was masked: there is nothing to take a mean of
+            return counts
         means = {
             "learner/entropy": total["entropy"] / tokens,
             "learner/clip_low_share": total["clip_low"] / tokens,
@@ -175,14 +179,15 @@ class Learner:
         }
         if "kl_reference" in total:
             means["learner/kl_reference"] = total["kl_reference"] / tokens
-        squared = tokens * total["importance_squared"]
-        effective = total["importance"] ** 2 / squared if squared else math.nan
-        return means | {
-            "learner/loss": total["loss"],
-            "learner/num_loss_tokens": total["tokens"],
-            "learner/effective_sample_share": effective,
-            **{f"learner/{name}": value for name, value in highest.items()},
-        }
+        effective = total["importance"] ** 2 / (tokens * total["importance_squared"])
+        return (
+            counts
+            | means
+            | {
+                "learner/effective_sample_share": effective,
+                **{f"learner/{name}": value for name, value in highest.items()},
+            }
+        )
 
 
 def _accumulate(sums: dict[str, Tensor], maxima: dict[str, Tensor], output: LossOutput) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -126,6 +127,12 @@ class RunDirectory:
     def _drop_steps_after(self, step: int) -> None:
         for later in (found for found in self.rollout_steps() if found > step):
             self.rollout_file(later).unlink()
+        # Kept, but under a name that neither rotation nor the next resume takes for this run's newest checkpoint.
+        for checkpoint in sorted(self.checkpoints.glob("step_*")):
+            if checkpoint.name > f"step_{step:06d}":
+                aside = checkpoint.with_name(f"superseded_{checkpoint.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                os.replace(checkpoint, aside)
         if not self.metrics.exists():
             return
         lines = self.metrics.read_bytes().splitlines(keepends=True)

@@ -82,7 +82,10 @@ class Channel:
         options = dist.BroadcastOptions()
         options.rootRank = 0
         options.rootTensor = 0
-        return self._group.broadcast([flat], options)
+        try:
+            return self._group.broadcast([flat], options)
+        except RuntimeError as error:
+            raise SyncError(f"weight sync, starting a transfer: {error}") from error
 
     def finish(self, work: dist.Work, phase: str) -> None:
         """Wait for one transfer.

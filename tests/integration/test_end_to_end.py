@@ -18,7 +18,7 @@ def test_two_rollout_workers_and_two_learner_ranks(tmp_path: Path) -> None:
     assert [row["step"] for row in run.metrics] == [1, 2, 3]
     for row in run.metrics:
         assert row["learner/max_abs_logprob_difference"] <= 1e-3
-        assert row["learner/ratio_max_deviation"] <= 1e-5
+        assert 0 < row["learner/ratio_max_deviation"] <= 1e-3
         assert "reward/parses/mean" in row
     _check_rollouts(run.directory)
     for name in ("config.yaml", "environment.json", "reward_curve.png", "report.html", "run.log"):

@@ -179,7 +179,13 @@ def test_no_reference_no_reference_metric():
 def test_on_policy_nothing_is_clipped_and_the_ratio_is_one():
     output, _ = run(case(), AlgorithmConfig(clip_low=0.0, clip_high=0.0), proximal=False)
     assert output.sums["clip_low"].item() == output.sums["clip_high"].item() == 0
-    assert output.maxima["ratio_max_deviation"].item() == 0
+
+
+def test_on_policy_the_deviation_reported_is_that_from_the_engine():
+    data = case()
+    output, _ = run(data, AlgorithmConfig(), proximal=False)
+    worst = output.maxima["max_abs_logprob_difference"].item()
+    assert 0 < output.maxima["ratio_max_deviation"].item() <= math.expm1(worst) * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("config", [AlgorithmConfig(), AlgorithmConfig(kl_coefficient=0.1)], ids=label)

@@ -131,3 +131,12 @@ def test_resume_drops_later_steps_and_torn_line(tmp_path: Path) -> None:
         assert len(environment["earlier_starts"]) == 1
     with RunDirectory.claim(run.path, config_text="steps: 12\n", resumed_step=3) as again:
         assert len(json.loads(again.environment.read_text())["earlier_starts"]) == 2
+
+
+def test_a_resume_from_an_older_checkpoint_sets_the_newer_ones_aside(tmp_path: Path) -> None:
+    """Else rotation would delete the resumed run's own next checkpoint as the oldest."""
+    for step in (4, 7, 8):
+        (tmp_path / f"run/checkpoints/step_{step:06d}").mkdir(parents=True)
+    RunDirectory.claim(tmp_path / "run", config_text="x", resumed_step=4).release()
+    left = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert left == ["step_000004", "superseded_step_000007", "superseded_step_000008"]
