@@ -32,7 +32,7 @@ class Sandbox:
             raise ValueError(f"slots={slots}: a sandbox needs at least one")
         self._directory = Path(tempfile.mkdtemp(prefix="keel-sandbox-"))
         self._directory.chmod(0o711)
-        self._slots = [Slot(self._directory / f"slot-{index}") for index in range(slots)]
+        self._slots = [Slot(self._directory, index) for index in range(slots)]
         self._lock = threading.Lock()
         self._closed = False
         # Makes every zygote, and lives as long as the pool: see Slot.start.

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -32,8 +33,10 @@ class ZygoteDiedError(Exception):
 class Slot:
     """Owns at most one zygote at a time. One thread may call `run`; any thread may call `interrupt`."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, root: Path, index: int) -> None:
+        self._root = root
+        self._index = index
+        self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._ready = False
@@ -50,8 +53,11 @@ class Slot:
         Call it from a thread that outlives the zygote: PR_SET_PDEATHSIG follows the thread that made the process,
         so a zygote made in a passing thread would die with that thread.
         """
-        self._directory.mkdir(exist_ok=True)
-        self._directory.chmod(0o711)  # candidates of another user pass through to their own
+        # A directory for each zygote: what is left of a killed one may still be tidying up its own.
+        self._root.mkdir(exist_ok=True)
+        self._directory = Path(tempfile.mkdtemp(prefix=f"slot-{self._index}-", dir=self._root))
+        for directory in (self._root, self._directory):
+            directory.chmod(0o711)  # candidates of another user pass through to their own
         ours, theirs = socket.socketpair()
         # Without its library path a relocated interpreter does not start at all.
         kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
@@ -113,7 +119,9 @@ class Slot:
         if self._control is not None:
             self._control.close()
             self._control = None
-        remove_tree(self._directory)
+        if self._directory is not None:
+            remove_tree(self._directory)
+            self._directory = None
 
 
 def _kill_session(session: int) -> None:
