@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from grpo.config import LearnerConfig, ModelConfig
+from grpo.config import Dtype, LearnerConfig, ModelConfig
 from grpo.kernels.logprobs import chunked_logprobs
 from grpo.learner import attention
 from grpo.records import MicroBatch
@@ -104,6 +104,12 @@ def _load_whole(path: Path, model: ModelConfig) -> PreTrainedModel:
 
 
 def _shard(policy: PolicyModel, mesh: DeviceMesh, model: ModelConfig) -> None:
+    """FSDP2 over every block and the rest; nothing to do for a single rank that computes in float32.
+
+    There FSDP would only copy each parameter in every forward and backward pass, and each gradient after it.
+    """
+    if mesh.size() == 1 and model.param_dtype is Dtype.float32:
+        return
     precision = MixedPrecisionPolicy(
         param_dtype=getattr(torch, model.param_dtype.value), reduce_dtype=torch.float32, cast_forward_inputs=False
     )
