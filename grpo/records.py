@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from rewards.base import Verdict
+
+if TYPE_CHECKING:  # reward workers pass records on and need no torch, which takes 200 MB and seconds to load
+    import torch
+    from torch import Tensor
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -183,7 +186,7 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same micro-batch on `device`."""
-        tensors = {name: value for name in self.__slots__ if isinstance(value := getattr(self, name), Tensor)}
+        tensors = {name: value for name in self.__slots__ if hasattr(value := getattr(self, name), "device")}
         return replace(self, **{name: value.to(device) for name, value in tensors.items()})
 
 
@@ -244,6 +247,8 @@ class WeightManifest:
     @property
     def num_bytes(self) -> int:
         """Bytes of one full update."""
+        import torch
+
         return sum(s.num_elements * getattr(torch, s.dtype).itemsize for bucket in self.buckets for s in bucket)
 
 

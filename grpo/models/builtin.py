@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,13 @@ def smollm2() -> Path:
     weights = sorted(folder.glob("*.gguf"))
     if not weights:
         raise ModelError(f"model.path={_SMOLLM2!r}: no .gguf file in {folder}. Reinstall {_SMOLLM2_PACKAGE}")
-    return cached_model(f"{_SMOLLM2}-{version}", lambda directory: dequantize_gguf(weights[0], directory))
+
+    def build(directory: Path) -> None:
+        # In a process of its own: it takes a gigabyte that this one, which stays for the whole run, would keep.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as helper:
+            helper.submit(dequantize_gguf, weights[0], directory).result()
+
+    return cached_model(f"{_SMOLLM2}-{version}", build)
 
 
 def tiny_random() -> Path:

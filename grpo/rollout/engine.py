@@ -31,6 +31,8 @@ def engine_environment(device: str, threads: int) -> dict[str, str]:
         # Engines and learners share the cores by turns: pinned threads would fight over the same one.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(threads),
+        # Loading passes through many threads' heaps, each of which would keep its largest size.
+        "MALLOC_ARENA_MAX": "1",
     }
 
 
