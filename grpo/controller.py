@@ -120,11 +120,11 @@ class Controller:
         self._step, self._committed = step, self._prompts.state()
         sync_started = time.perf_counter()
         self._display.phase("sync", 0, 0)
-        sent, received = await self._fleet.sync_weights(step)
+        received = await self._fleet.sync_weights(step)
         sync_s = time.perf_counter() - sync_started
         metrics = rollout_metrics(scored, config) | learned | {"epoch": self._prompts.epoch}
-        metrics["sync/transfer_s"] = max(sent.transfer_s, *(u.transfer_s for u in received))
-        metrics["sync/load_s"] = max(u.load_s for u in received)
+        slowest = max(received, key=lambda update: update.transfer_s + update.load_s)
+        metrics |= {"sync/transfer_s": slowest.transfer_s, "sync/load_s": slowest.load_s}
         times = {"rollout": waits["rollout"], "reward": waits["reward"], "learner": learner_s, "sync": sync_s}
         self._record(step, scored, metrics, times, started)
 

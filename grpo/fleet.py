@@ -155,11 +155,11 @@ class Fleet:
         for worker in self.learners:
             worker.interrupt.remote()
 
-    async def sync_weights(self, policy_version: int) -> tuple[WeightUpdate, list[WeightUpdate]]:
+    async def sync_weights(self, policy_version: int) -> list[WeightUpdate]:
         """Learner to engines: send, load, and compare checksums of every tensor in every engine process.
 
         Returns:
-            The sender's account and those of all receivers.
+            The account of every engine process; all checksums are those of what the learner sent.
 
         Raises:
             SyncError: something arrived late, not at all or different; names worker, phase or tensor.
@@ -179,7 +179,7 @@ class Fleet:
         for index, updates in enumerate(received):
             for process, update in enumerate(updates):
                 verify(sent, update, f"rollout worker {index}, process {process}")
-        return sent, [update for updates in received for update in updates]
+        return [update for updates in received for update in updates]
 
     async def on_learners(self, method: str, *arguments: object) -> list[Any]:
         """Call a collective method on every learner rank."""

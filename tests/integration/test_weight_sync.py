@@ -77,8 +77,8 @@ def test_parity_before_and_after_a_sync_of_changed_weights(tmp_path: Path, tempe
             batch = _batch(groups, [1.0, -1.0, 1.0, -1.0])
             assert await fleet.train_step([[[batch], [batch]]]) is not None
             assert await _largest_difference(fleet, groups) > 0.05, "the step changed too little to test anything"
-            sent, received = await fleet.sync_weights(1)
-            assert sent.checksums and received[0].checksums == sent.checksums
+            (received,) = await fleet.sync_weights(1)
+            assert received.policy_version == 1 and len(received.checksums) > 10
             fresh = await _sample(fleet, prompts)
             assert {c.first_policy_version for g in fresh for c in g.completions} == {1}
             assert await _largest_difference(fleet, fresh) <= 1e-3
@@ -99,11 +99,11 @@ def test_a_corrupted_bucket_is_detected_and_named(tmp_path: Path) -> None:
         fleet, _, model_path = _session(config, tmp_path)
         try:
             await fleet.launch(model_path)
-            sent, _ = await fleet.sync_weights(0)
+            (intact,) = await fleet.sync_weights(0)
             with pytest.raises(SyncError) as caught:
                 await fleet.sync_weights(1)
             named = re.search(r"tensor (\S+) arrived corrupted in rollout worker 0", str(caught.value))
-            assert named and named[1] in sent.checksums
+            assert named and named[1] in intact.checksums
         finally:
             await fleet.shutdown()
 
