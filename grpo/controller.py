@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ import numpy as np
 
 from grpo.config import RunConfig
 from grpo.data.prompts import PromptStream
-from grpo.errors import TrainingError
+from grpo.errors import KeelError, TrainingError
 from grpo.fleet import Fleet
 from grpo.records import Group, Prompt, ScoredGroup
 from grpo.report.display import Display
@@ -37,6 +38,8 @@ from rewards.base import Verdict
 T = TypeVar("T")
 #: Consecutive steps without a finite gradient after which training ends.
 MAX_SKIPPED_STEPS = 3
+#: How long a failing run may take to save what it has, seconds.
+RESCUE_TIMEOUT_S = 300.0
 
 
 class Interrupted(Exception):
@@ -67,6 +70,7 @@ class Controller:
         self._stop = asyncio.Event()
         self._log = MetricsLog(directory.metrics, directory.tensorboard)
         self._skipped_steps = 0
+        self._learning = False
 
     def request_stop(self) -> None:
         """End the run at the next safe moment, with a checkpoint. Safe from a signal handler of the loop."""
@@ -91,6 +95,9 @@ class Controller:
                     await self._checkpoint()
         except Interrupted:
             self._display.note(f"Stopping after step {self._step}; the step in progress is dropped.")
+        except KeelError:
+            await self._rescue()
+            raise
         # The engines end while the checkpoint is written: they need seconds, and someone is waiting for the prompt.
         ending = asyncio.ensure_future(self._fleet.end_sampling())
         if self._saved_step != self._step:
@@ -98,6 +105,14 @@ class Controller:
         await ending
         self._log.close()
         return self._step >= self._config.steps
+
+    async def _rescue(self) -> None:
+        """After a failure: save what the learners have, unless the failure may have left them inside a step."""
+        if self._learning or self._saved_step == self._step:
+            return
+        self._display.note(f"The run fails after step {self._step}; saving a checkpoint first.")
+        with suppress(KeelError, TimeoutError):  # the failure itself is what has to be reported
+            await asyncio.wait_for(self._checkpoint(), RESCUE_TIMEOUT_S)
 
     async def _start(self, model_path: Path, checkpoint: Path | None) -> None:
         started = time.perf_counter()
@@ -114,7 +129,9 @@ class Controller:
         prompts = self._prompts.take(config.rollout.prompts_per_step)
         scored, waits = await self._unless_stopped(self._collect(prompts, step))
         packed = time.perf_counter()
+        self._learning = True
         learned = await self._learn(scored)
+        self._learning = False
         learner_s = time.perf_counter() - packed
         # The weights have changed: from here on the step counts, also when a stop is asked for.
         self._step, self._committed = step, self._prompts.state()

@@ -6,16 +6,19 @@ import asyncio
 import os
 import pickle
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from grpo.config import RunConfig
+from grpo.errors import WorkerError
 from grpo.records import Completion, FinishReason, Group, Prompt, WeightManifest, WeightUpdate
 from grpo.sync.channel import Endpoint
+
+T = TypeVar("T")
 
 
 def engine_environment(device: str, threads: int) -> dict[str, str]:
@@ -62,11 +65,11 @@ class Engine:
         All requests enter the scheduler, in order, while it is paused, and the sampler is seeded, so that the same
         prompts, weights and seed give the same groups. The members of a group find their prompt in the prefix cache.
         """
-        await self._llm.pause_generation(mode="keep", clear_cache=False)
-        await self._llm.collective_rpc("keel_seed", args=(seed,))
+        await self._alive(self._llm.pause_generation(mode="keep", clear_cache=False))
+        await self._alive(self._llm.collective_rpc("keel_seed", args=(seed,)))
         requests = [(prompt, [await self._add(prompt) for _ in range(self._config.group_size)]) for prompt in prompts]
         tasks = [asyncio.create_task(self._group(prompt, members)) for prompt, members in requests]
-        await self._llm.resume_generation()
+        await self._alive(self._llm.resume_generation())
         try:
             for finished in asyncio.as_completed(tasks):
                 yield await finished
@@ -98,14 +101,14 @@ class Engine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         token_ids: Any = {"prompt_token_ids": prompt.token_ids.tolist()}
-        return await self._llm.add_request(f"{prompt.uid}-{self._requests}", token_ids, params)
+        return await self._alive(self._llm.add_request(f"{prompt.uid}-{self._requests}", token_ids, params))
 
     async def _group(self, prompt: Prompt, members: Sequence[Any]) -> Group:
         started, first_version = time.perf_counter(), self.policy_version
         completions: list[Completion] = []
         cached = 0
         for member in members:
-            output = await member.get()
+            output = await self._alive(member.get())
             cached += output.num_cached_tokens or 0
             completions.append(_completion(output.outputs[0], first_version, self.policy_version))
         return Group(
@@ -126,12 +129,26 @@ class Engine:
 
     async def receive_weights(self, policy_version: int) -> list[WeightUpdate]:
         """Take one update in all of the engine's processes and forget prefixes computed with the old weights."""
-        await self._llm.pause_generation(mode="keep", clear_cache=False)
-        packed = await self._llm.collective_rpc("keel_receive", args=(policy_version,))
-        await self._llm.reset_prefix_cache()
-        await self._llm.resume_generation()
+        await self._alive(self._llm.pause_generation(mode="keep", clear_cache=False))
+        packed = await self._alive(self._llm.collective_rpc("keel_receive", args=(policy_version,)))
+        await self._alive(self._llm.reset_prefix_cache())
+        await self._alive(self._llm.resume_generation())
         self.policy_version = policy_version
         return [pickle.loads(update) for update in packed]
+
+    async def _alive(self, work: Awaitable[T]) -> T:
+        """The result of `work`.
+
+        Raises:
+            WorkerError: the engine's process is dead; some of vLLM's own calls would wait for it for ever.
+        """
+        task = asyncio.ensure_future(work)
+        while not task.done() and not self._llm.errored:
+            await asyncio.wait({task}, timeout=1.0)
+        if self._llm.errored:
+            task.cancel()
+            raise WorkerError(f"rollout worker {self._worker}: the process of its vLLM engine died")
+        return task.result()
 
     def shutdown(self) -> None:
         """End vLLM's processes."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.integration.runs import LEARNABLE, leftovers, train
+from tests.integration.runs import LEARNABLE, leftovers, start, train, wait_for_step
 
 pytestmark = pytest.mark.integration
 
@@ -25,3 +27,23 @@ def test_an_engine_process_that_dies_shows_the_traceback_of_that_process(tmp_pat
     assert run.code == 1
     assert "NoSuchReceiver" in run.output and "Traceback" in run.output
     assert leftovers(str(tmp_path)) == []
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("victim", ["VLLM::EngineCore", "ray::RolloutWorker"])
+def test_a_killed_engine_ends_the_run_with_a_checkpoint_and_a_reason(tmp_path: Path, victim: str) -> None:
+    directory = tmp_path / "run"
+    process = start(directory, *LEARNABLE, "steps=1000")
+    wait_for_step(process, directory, 2)
+    _kill(process.pid, victim)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 1, output
+    # The kill may fall into a weight transfer; then it is the sender that notices first.
+    assert "The run failed" in output and re.search("rollout.0|weight sync", output), output
+    assert list((directory / "checkpoints").glob("step_*/files.json")), output
+    assert leftovers(str(tmp_path)) == []
+
+
+def _kill(driver: int, name: str) -> None:
+    (process,) = [p for p in psutil.Process(driver).children(recursive=True) if p.cmdline()[0].startswith(name)]
+    process.kill()
