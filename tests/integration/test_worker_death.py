@@ -30,6 +30,7 @@ def test_an_engine_process_that_dies_shows_the_traceback_of_that_process(tmp_pat
 
 
 @pytest.mark.chaos
+@pytest.mark.slow
 def test_a_killed_rollout_worker_ends_the_run_with_a_checkpoint_and_a_reason(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     process = start(directory, *LEARNABLE, "steps=1000")
