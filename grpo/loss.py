@@ -1,6 +1,8 @@
-"""The GRPO loss of one micro-batch: kernels put together, weighted by global denominators.
+"""Between the learner and the kernels: what a loss needs of a micro-batch, and what is reported of it.
 
-loss = sum_t w_t * [ tis_t * surrogate_t + beta * kl_t ]
+loss = sum_t w_t * [ importance_t * surrogate_t + beta * kl_t - alpha * entropy_t ]
+
+The loss itself is computed by grpo/kernels/head.py, token by token with grpo/kernels/objective.py.
 """
 
 from __future__ import annotations
@@ -8,95 +10,85 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from grpo.config import AlgorithmConfig, KLEstimator
-from grpo.kernels import kl
-from grpo.kernels.surrogate import Surrogate, bounded_ratio, clipped_surrogate, truncated_importance_weights
-from grpo.records import LossOutput, MicroBatch
+from grpo.config import AlgorithmConfig, RatioTo, Surrogate
+from grpo.kernels.head import HeadLoss
+from grpo.kernels.importance import token_importance
+from grpo.kernels.kl import k3
+from grpo.kernels.objective import Objective, objective
+from grpo.kernels.surrogate import clip_flags
+from grpo.records import LossOutput, LossTokens, MicroBatch
 
 
-def policy_loss(
-    logprobs: Tensor,
-    entropy: Tensor,
-    batch: MicroBatch,
-    config: AlgorithmConfig,
-    *,
-    proximal_logprobs: Tensor | None = None,
-    reference_logprobs: Tensor | None = None,
-) -> LossOutput:
-    """Loss and metric numerators of one micro-batch.
+def loss_tokens(batch: MicroBatch, *, proximal: Tensor | None = None, reference: Tensor | None = None) -> LossTokens:
+    """All that is known of a micro-batch's loss tokens before the head runs.
 
     Args:
-        logprobs: [L] of the current policy, with gradient.
-        entropy: [L], detached.
-        batch: supplies behavior logprobs, advantages and the aggregation's weights, [L] each.
-        config: the algorithm.
-        proximal_logprobs: [L] of the policy at the start of the step; None when this is the step's only update, where
-            they are the current ones.
-        reference_logprobs: [L]; required when ``config.kl_coefficient`` is not 0.
-
-    Returns:
-        The weighted loss, to be summed over micro-batches and ranks, and metric sums over loss tokens.
+        proximal: [L] logprobs of the policy at the start of the step; None where those are the current ones.
+        reference: [L] logprobs of the reference; required where the loss has a KL term.
     """
-    # A filler has weight 0. What goes in is blanked, not what comes out: the gradient of a masked NaN is still NaN.
-    counted = batch.loss_weights > 0
-    logprobs, behavior, advantages = (
-        torch.where(counted, values, 0.0) for values in (logprobs, batch.behavior_logprobs, batch.advantages)
+    return LossTokens(
+        targets=batch.targets,
+        advantages=batch.advantages,
+        weights=batch.loss_weights,
+        behavior=batch.behavior_logprobs,
+        proximal=proximal,
+        reference=reference,
+        sequence_index=batch.sequence_index,
+        num_sequences=sum(len(completions) for _, completions in batch.bundles),
     )
-    proximal = logprobs.detach() if proximal_logprobs is None else torch.where(counted, proximal_logprobs, 0.0)
-    reference = None if reference_logprobs is None else torch.where(counted, reference_logprobs, 0.0)
-    surrogate = clipped_surrogate(logprobs, proximal, advantages, clip_low=config.clip_low, clip_high=config.clip_high)
-    token_loss = surrogate.loss
-    if config.importance_cap is not None:
-        token_loss = token_loss * truncated_importance_weights(proximal, behavior, config.importance_cap)
-    if config.kl_coefficient:
-        assert reference is not None
-        penalty = _kl_penalty(config.kl_estimator, logprobs, reference, behavior)
-        token_loss = token_loss + config.kl_coefficient * penalty
-    loss = (token_loss * batch.loss_weights).sum()
-    sums, maxima = _metrics(logprobs.detach(), proximal, behavior, entropy, surrogate, counted)
-    if proximal_logprobs is None:
-        # The step's only update: the ratio to the proximal policy is 1 by construction, so the one that can be off is
-        # the ratio to what the engine sampled from.
-        deviation = (bounded_ratio(proximal, behavior) - 1.0).abs()
-        maxima["ratio_max_deviation"] = _maximum(deviation, counted)
-    if reference is not None:
-        sums["kl_reference"] = _sum(kl.k3(logprobs.detach(), reference), counted)
-    sums["loss"] = loss.detach()
-    return LossOutput(loss=loss, sums=sums, maxima=maxima)
 
 
-def _kl_penalty(estimator: KLEstimator, logprobs: Tensor, reference: Tensor, behavior: Tensor) -> Tensor:
-    if estimator is KLEstimator.weighted_k3:
-        return kl.weighted_k3(logprobs, reference, behavior)
-    return {KLEstimator.k1: kl.k1, KLEstimator.k2: kl.k2, KLEstimator.k3: kl.k3}[estimator](logprobs, reference)
-
-
-def _sum(values: Tensor, counted: Tensor) -> Tensor:
-    return torch.where(counted, values.to(torch.float32), 0.0).sum()
-
-
-def _metrics(
-    logprobs: Tensor, proximal: Tensor, behavior: Tensor, entropy: Tensor, surrogate: Surrogate, counted: Tensor
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    weight = bounded_ratio(proximal, behavior)
-    ratio = surrogate.ratio.detach()
+@torch.no_grad()
+def loss_output(head: HeadLoss, tokens: LossTokens, config: AlgorithmConfig) -> LossOutput:
+    """The loss of one micro-batch with the numerators and extremes of its metrics, defined in docs/metrics.md."""
+    logprobs = head.logprobs
+    found = objective(logprobs, head.entropy, tokens, config)
+    proximal = logprobs if tokens.proximal is None else tokens.proximal
+    weight = token_importance(proximal, tokens.behavior)
+    low, high = _clipped(found, tokens.advantages, config)
     sums = {
-        "tokens": counted.sum().to(torch.float32),
-        "entropy": _sum(entropy, counted),
-        "clip_low": _sum(surrogate.clipped_low, counted),
-        "clip_high": _sum(surrogate.clipped_high, counted),
+        "tokens": logprobs.new_tensor(float(len(tokens))),
+        "loss": head.loss.detach(),
+        "entropy": head.entropy.sum(),
+        "clip_low": low.sum(dtype=torch.float32),
+        "clip_high": high.sum(dtype=torch.float32),
         # KL(behavior || policy) on tokens sampled from behavior: k3 with the roles set accordingly.
-        "kl_behavior_policy": _sum(kl.k3(behavior, logprobs), counted),
-        "importance": _sum(weight, counted),
-        "importance_squared": _sum(weight.square(), counted),
+        "kl_behavior_policy": k3(tokens.behavior, logprobs).sum(),
+        "importance": weight.sum(),
+        "importance_squared": weight.square().sum(),
+        "importance_masked": (found.importance == 0).sum(dtype=torch.float32),
     }
+    if config.dual_clip is not None:
+        bound = (tokens.advantages < 0) & (found.ratio > config.dual_clip)
+        sums["dual_clip"] = bound.sum(dtype=torch.float32)
+    if tokens.reference is not None:
+        sums["kl_reference"] = k3(logprobs, tokens.reference).sum()
+    # The step's only update: the ratio to the proximal policy is 1 by construction, so the one that can be off is the
+    # ratio to what the engine sampled from.
+    on_policy = tokens.proximal is None and config.ratio_to is RatioTo.proximal
+    ratio = weight if on_policy else found.ratio
     maxima = {
-        "max_abs_logprob_difference": _maximum((logprobs - behavior).abs(), counted),
-        "ratio_max_deviation": _maximum((ratio - 1.0).abs(), counted),
+        "max_abs_logprob_difference": _maximum((logprobs - tokens.behavior).abs(), 0.0),
+        "ratio_max_deviation": _maximum((ratio - 1.0).abs(), 0.0),
+        "ratio_max": _maximum(ratio, 0.0),
     }
-    return sums, maxima
+    minima = {"ratio_min": -_maximum(-ratio, -torch.inf)}
+    return LossOutput(loss=head.loss, sums=sums, maxima=maxima, minima=minima)
 
 
-def _maximum(values: Tensor, counted: Tensor) -> Tensor:
-    kept = torch.where(counted, values, 0.0)
-    return kept.max() if kept.numel() else values.new_zeros(())
+def _clipped(found: Objective, advantages: Tensor, config: AlgorithmConfig) -> tuple[Tensor, Tensor]:
+    """Tokens below the lower and above the upper bound on which the bound had an effect."""
+    bounds = {"clip_low": config.clip_low, "clip_high": config.clip_high}
+    if config.surrogate is Surrogate.clip:
+        return clip_flags(found.ratio, advantages, **bounds)
+    if config.surrogate is Surrogate.cispo:  # clips the weight whatever the sign of the advantage
+        return (
+            clip_flags(found.ratio, -torch.ones_like(advantages), **bounds).low,
+            clip_flags(found.ratio, torch.ones_like(advantages), **bounds).high,
+        )
+    nowhere = torch.zeros_like(advantages, dtype=torch.bool)
+    return nowhere, nowhere
+
+
+def _maximum(values: Tensor, empty: float) -> Tensor:
+    return values.max() if values.numel() else values.new_tensor(empty)

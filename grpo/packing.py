@@ -143,23 +143,32 @@ def pack(bundles: Sequence[Sequence[TrainSequence]], token_weights: Sequence[Seq
         for sequence in bundle:
             assert sequence.num_prompt_tokens == prompt_length
             length = sequence.num_loss_tokens
-            tokens.append(sequence.token_ids[prompt_length:])
+            tokens.append(_completion(sequence))
             positions.append(np.arange(prompt_length, prompt_length + length))
             predictors.append(np.concatenate([[last_of_prompt], np.arange(start, start + length - 1)])[:length])
             start += length
     flat = [s for bundle in bundles for s in bundle]
-    counts = [s.num_loss_tokens for s in flat]
+    weights = [w for bundle in token_weights for w in bundle]
+    # What has no weight never reaches the output head: neither its cost nor its NaN.
+    counts = [s.num_loss_tokens if w else 0 for s, w in zip(flat, weights, strict=True)]
+    predictors = [p[:n] for p, n in zip(predictors, counts, strict=True)]
     return MicroBatch(
         token_ids=_int64(np.concatenate(tokens)),
         position_ids=_int64(np.concatenate(positions)),
         bundles=tuple((b[0].num_prompt_tokens, tuple(s.num_loss_tokens for s in b)) for b in bundles),
         loss_positions=_int64(np.concatenate(predictors)),
-        targets=_int64(np.concatenate([s.token_ids[s.num_prompt_tokens :] for s in flat])),
-        behavior_logprobs=_float32(np.concatenate([s.behavior_logprobs for s in flat])),
+        targets=_int64(np.concatenate([_completion(s)[:n] for s, n in zip(flat, counts, strict=True)])),
+        behavior_logprobs=_float32(
+            np.concatenate([s.behavior_logprobs[:n] for s, n in zip(flat, counts, strict=True)])
+        ),
         advantages=_float32(np.repeat([s.advantage for s in flat], counts)),
-        loss_weights=_float32(np.repeat([w for weights in token_weights for w in weights], counts)),
+        loss_weights=_float32(np.repeat(weights, counts)),
         sequence_index=_int64(np.repeat(np.arange(len(flat)), counts)),
     )
+
+
+def _completion(sequence: TrainSequence) -> npt.NDArray[np.int64]:
+    return sequence.token_ids[sequence.num_prompt_tokens :]
 
 
 def _int64(array: npt.NDArray[np.int64]) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """The frozen records that pass between stages: the whole vocabulary of the data path.
 
-Prompt -> Group of Completions -> ScoredGroup -> TrainSequence -> MicroBatch (+ StepDenominator) -> StepReport.
+Prompt -> Group of Completions -> JudgedGroup -> ScoredGroup -> TrainSequence -> MicroBatch (+ StepDenominator) -> StepReport.
 
 Shapes: P prompts, G group, T completion tokens, N packed tokens, L loss tokens, S sequences.
 """
@@ -103,19 +103,33 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class JudgedGroup:
+    """A group with what the reward terms say of it, before it is compared with the rest of the step.
+
+    Attributes:
+        verdicts: verdicts of each reward term by its name, [G] each.
+    """
+
+    group: Group
+    verdicts: Mapping[str, tuple[Verdict, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoredGroup:
     """A group with its rewards and advantages.
 
     Attributes:
-        verdicts: verdicts of each reward term by its name, [G] each.
-        rewards: mixed reward, [G]; NaN where a weighted term failed.
+        verdicts: verdicts of each reward term by its name, [G] each; also those that scoring adds, "overlong" and "kl".
+        rewards: mixed reward, [G]; NaN where a weighted term failed or none applied.
         advantages: [G]; exact 0 where the reward is invalid or the group holds no signal.
+        has_signal: a term that is trained has two different values among the completions with a valid reward.
     """
 
     group: Group
     verdicts: Mapping[str, tuple[Verdict, ...]]
     rewards: FloatArray
     advantages: FloatArray
+    has_signal: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -166,7 +180,7 @@ class MicroBatch:
         position_ids: [N] int64, each token's position in its own sequence.
         bundles: for each shared prompt (P, (T_1, T_2, ...)): its length and those of its completions; they sum to N.
         loss_positions: [L] int64, index in N of the hidden state that predicts a loss token; the first token of every
-            completion is predicted by the last one of the shared prompt.
+            completion is predicted by the last one of the shared prompt. Tokens of weight 0 are not among them.
         targets: [L] int64, those loss tokens.
         behavior_logprobs: [L] float32.
         advantages: [L] float32.
@@ -191,6 +205,41 @@ class MicroBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LossTokens:
+    """All that the loss knows of its tokens before the output head has run, [L] each.
+
+    Attributes:
+        targets: int64, the sampled tokens.
+        advantages: float32.
+        weights: float32, the aggregation: loss = sum(weights * token_loss) over the whole step.
+        behavior: float32, logprobs under the engine that sampled.
+        proximal: float32, logprobs under the learner's policy at the start of the step; None where that is the current
+            one, so that they come out of this very pass.
+        reference: float32, logprobs under the frozen reference; None without a KL term in the loss.
+        sequence_index: int64, 0 .. num_sequences - 1, which sequence each token belongs to.
+        num_sequences: sequences these tokens belong to.
+    """
+
+    targets: Tensor
+    advantages: Tensor
+    weights: Tensor
+    behavior: Tensor
+    proximal: Tensor | None
+    reference: Tensor | None
+    sequence_index: Tensor
+    num_sequences: int
+
+    def __len__(self) -> int:
+        """L."""
+        return len(self.targets)
+
+    def slice(self, start: int, stop: int) -> LossTokens:
+        """Tokens `start` to `stop`; views, no copies."""
+        tensors = {n: v[start:stop] for n in self.__slots__ if hasattr(v := getattr(self, n), "device")}
+        return replace(self, **tensors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LossOutput:
     """Loss of one micro-batch.
 
@@ -198,11 +247,13 @@ class LossOutput:
         loss: scalar, already weighted by the global denominator; sum it over micro-batches and ranks.
         sums: metric numerators, scalars by name, to be summed over micro-batches and ranks.
         maxima: metrics combined by maximum.
+        minima: metrics combined by minimum.
     """
 
     loss: Tensor
     sums: Mapping[str, Tensor]
     maxima: Mapping[str, Tensor]
+    minima: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,12 @@ k3             expm1(d) - d            that of the forward KL (as in the GRPO pa
 weighted k3    r * (expm1(d) - d)      that of the reverse KL, exact also off-policy
 =============  ======================  ==============================================
 
+In the reward, subtracted before the advantage, k1 has the gradient of the reverse KL: there it is a number that weighs
+log p, not something that is differentiated.
+
 Sources: Schulman, http://joschu.net/blog/kl-approx.html; gradients: https://arxiv.org/abs/2506.09477,
-https://arxiv.org/abs/2510.01555; weighted k3: DeepSeek-V3.2, https://arxiv.org/abs/2512.02556.
+https://arxiv.org/abs/2510.01555, https://arxiv.org/abs/2512.21852; weighted k3: DeepSeek-V3.2,
+https://arxiv.org/abs/2512.02556.
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from grpo.kernels.surrogate import bounded_ratio
+from grpo.config import KLEstimator
+from grpo.kernels.surrogate import MAX_LOG_RATIO, token_ratio
 
 
 def k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
@@ -38,14 +43,23 @@ def k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
 def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """exp(d) - 1 - d with d = log p_ref - log p, [L] -> [L]: unbiased, low variance, never negative.
 
-    Written with expm1: in float32 exp(d) - d - 1 is 0 already at d = 1e-4.
+    Written with expm1: in float32 exp(d) - d - 1 is 0 already at d = 1e-4. d is held below `MAX_LOG_RATIO`, where
+    exp(d) would soon be infinite; a token that the policy itself sampled does not get there.
     """
     assert logprobs.shape == reference_logprobs.shape
-    d = reference_logprobs - logprobs
+    d = (reference_logprobs - logprobs).clamp(max=MAX_LOG_RATIO)
     return torch.expm1(d) - d
 
 
 def weighted_k3(logprobs: Tensor, reference_logprobs: Tensor, behavior_logprobs: Tensor) -> Tensor:
     """(p / p_behavior) * k3, gradient through both factors, [L] -> [L]."""
-    assert logprobs.shape == behavior_logprobs.shape
-    return bounded_ratio(logprobs, behavior_logprobs) * k3(logprobs, reference_logprobs)
+    return token_ratio(logprobs, behavior_logprobs) * k3(logprobs, reference_logprobs)
+
+
+def kl_penalty(
+    estimator: KLEstimator, logprobs: Tensor, reference_logprobs: Tensor, behavior_logprobs: Tensor
+) -> Tensor:
+    """The estimator of that name, [L] -> [L]; only `weighted_k3` looks at the behavior."""
+    if estimator is KLEstimator.weighted_k3:
+        return weighted_k3(logprobs, reference_logprobs, behavior_logprobs)
+    return {KLEstimator.k1: k1, KLEstimator.k2: k2, KLEstimator.k3: k3}[estimator](logprobs, reference_logprobs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,10 +16,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from grpo.config import RunConfig
+from grpo.kernels.head import HeadLoss
+from grpo.kernels.objective import has_kl_loss, needs_proximal
 from grpo.learner import checkpoint
 from grpo.learner.optimizer import learning_rate, make_optimizer
 from grpo.learner.policy import load_policy, tensor_name
-from grpo.loss import policy_loss
+from grpo.learner.totals import StepTotals
+from grpo.loss import loss_output, loss_tokens
 from grpo.records import LossOutput, MicroBatch, StepReport, WeightUpdate
 from grpo.sync.channel import Channel
 from grpo.sync.publisher import Publisher
@@ -69,9 +72,9 @@ class Learner:
             The report, or None where the step was interrupted before it changed any weight.
         """
         started = time.perf_counter()
-        proximal = self._proximal_logprobs(updates) if len(updates) > 1 else None
-        sums: dict[str, Tensor] = {}
-        maxima: dict[str, Tensor] = {}
+        several = len(updates) > 1 and needs_proximal(self.config.algorithm)
+        proximal = self._proximal_logprobs(updates) if several else None
+        totals = StepTotals()
         norms: list[float] = []
         skipped = 0
         for number, batches in enumerate(updates):
@@ -80,11 +83,11 @@ class Learner:
                     self.optimizer.zero_grad()
                     return None
                 output = self.backward(batch, None if proximal is None else proximal[number][index])
-                _accumulate(sums, maxima, output)
+                totals.add(output)
             norm = self._update()
             norms.append(norm)
             skipped += not math.isfinite(norm)
-        metrics = self._metrics(sums, maxima)
+        metrics = totals.metrics()
         metrics["learner/grad_norm"] = sum(norms) / len(norms)
         metrics["learner/skipped_updates"] = float(skipped)
         metrics["learner/lr"] = self.optimizer.param_groups[0]["lr"]
@@ -131,24 +134,18 @@ class Learner:
         """Loss of one micro-batch, its gradient added to that of the step. A collective.
 
         Args:
-            proximal: [L] logprobs of the policy at the start of the step; see `policy_loss`.
+            proximal: [L] logprobs of the policy at the start of the step; see `loss_tokens`.
         """
-        batch = batch.to(self.device)
+        batch, algorithm = batch.to(self.device), self.config.algorithm
         reference = None
-        if self.reference is not None:
+        if has_kl_loss(algorithm):
+            assert self.reference is not None
             with torch.no_grad():
                 reference = self.reference(batch)[0]
-        logprobs, entropy = self.policy(batch)
-        output = policy_loss(
-            logprobs,
-            entropy,
-            batch,
-            self.config.algorithm,
-            proximal_logprobs=proximal,
-            reference_logprobs=reference,
-        )
-        output.loss.backward()
-        return output
+        tokens = loss_tokens(batch, proximal=proximal, reference=reference)
+        head = HeadLoss(*self.policy(batch, tokens, algorithm))
+        head.loss.backward()
+        return loss_output(head, tokens, algorithm)
 
     def _update(self) -> float:
         """Clip, step, zero. A gradient that is not finite changes nothing; its norm is returned as it is."""
@@ -163,44 +160,3 @@ class Learner:
         self.num_updates += 1
         self.optimizer.zero_grad()
         return norm
-
-    def _metrics(self, sums: dict[str, Tensor], maxima: dict[str, Tensor]) -> dict[str, float]:
-        total = dict(zip(sorted(sums), _all_reduce(sums, dist.ReduceOp.SUM), strict=True))
-        highest = dict(zip(sorted(maxima), _all_reduce(maxima, dist.ReduceOp.MAX), strict=True))
-        tokens = total["tokens"]
-        counts = {"learner/loss": total["loss"], "learner/num_loss_tokens": tokens}
-        if not tokens:  # every completion was masked: there is nothing to take a mean of
-            return counts
-        means = {
-            "learner/entropy": total["entropy"] / tokens,
-            "learner/clip_low_share": total["clip_low"] / tokens,
-            "learner/clip_high_share": total["clip_high"] / tokens,
-            "learner/kl_behavior_policy": total["kl_behavior_policy"] / tokens,
-        }
-        if "kl_reference" in total:
-            means["learner/kl_reference"] = total["kl_reference"] / tokens
-        effective = total["importance"] ** 2 / (tokens * total["importance_squared"])
-        return (
-            counts
-            | means
-            | {
-                "learner/effective_sample_share": effective,
-                **{f"learner/{name}": value for name, value in highest.items()},
-            }
-        )
-
-
-def _accumulate(sums: dict[str, Tensor], maxima: dict[str, Tensor], output: LossOutput) -> None:
-    combine: list[tuple[dict[str, Tensor], dict[str, Tensor], Callable[[Tensor, Tensor], Tensor]]] = [
-        (sums, dict(output.sums), torch.add),
-        (maxima, dict(output.maxima), torch.maximum),
-    ]
-    for total, new, how in combine:
-        for name, value in new.items():
-            total[name] = how(total[name], value) if name in total else value
-
-
-def _all_reduce(values: dict[str, Tensor], how: dist.ReduceOp.RedOpType) -> list[float]:
-    stacked = torch.stack([values[name].double() for name in sorted(values)])
-    dist.all_reduce(stacked, how)
-    return stacked.tolist()

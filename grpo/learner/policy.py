@@ -12,16 +12,17 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from grpo.config import Dtype, LearnerConfig, ModelConfig
-from grpo.kernels.logprobs import chunked_logprobs
+from grpo.config import AlgorithmConfig, Dtype, LearnerConfig, ModelConfig
+from grpo.kernels.head import head_logprobs, head_loss
 from grpo.learner import attention
-from grpo.records import MicroBatch
+from grpo.records import LossTokens, MicroBatch
 
 
 class PolicyModel(nn.Module):
-    """A causal language model that answers with logprobs and entropy instead of logits.
+    """A causal language model that answers with a loss, or with logprobs and entropy, instead of logits.
 
-    The head is applied inside `forward`, to loss tokens only, so that FSDP has its weight gathered.
+    The head is applied inside `forward`, to loss tokens only, so that FSDP has its weight gathered: once for all
+    chunks, and its gradient is reduced once.
     """
 
     def __init__(self, causal_lm: PreTrainedModel, *, temperature: float, logits_chunk_tokens: int) -> None:
@@ -30,23 +31,33 @@ class PolicyModel(nn.Module):
         self.temperature = temperature
         self.logits_chunk_tokens = logits_chunk_tokens
 
-    def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Logprobs [L] with gradient and entropy [L] without, float32, of the tempered distribution."""
+    def forward(
+        self, batch: MicroBatch, tokens: LossTokens | None = None, algorithm: AlgorithmConfig | None = None
+    ) -> tuple[Tensor, ...]:
+        """Logprobs [L] and entropy [L] of the loss tokens, without gradient; before them the loss, if asked for.
+
+        Args:
+            batch: supplies the packed tokens.
+            tokens: those of `loss_tokens` for this batch; None for logprobs and entropy alone.
+            algorithm: the loss; required with `tokens`.
+
+        Returns:
+            (loss, logprobs, entropy) with `tokens`, else (logprobs, entropy). A tuple, since FSDP looks for tensors
+            in what a module returns.
+        """
         hidden = self.causal_lm.base_model(
             input_ids=batch.token_ids[None],
             position_ids=batch.position_ids[None],
             use_cache=False,
             bundles=batch.bundles,
-        ).last_hidden_state[0]
+        ).last_hidden_state[0][batch.loss_positions]
         head = self.causal_lm.get_output_embeddings()
         assert head is not None
-        return chunked_logprobs(
-            head,
-            hidden[batch.loss_positions],
-            batch.targets,
-            temperature=self.temperature,
-            chunk_tokens=self.logits_chunk_tokens,
-        )
+        chunks = {"temperature": self.temperature, "chunk_tokens": self.logits_chunk_tokens, "bias": head.bias}
+        if tokens is None:
+            return head_logprobs(hidden, head.weight, batch.targets, **chunks)
+        assert algorithm is not None
+        return head_loss(hidden, head.weight, tokens, algorithm, **chunks)
 
 
 def tensor_name(parameter_name: str) -> str:

@@ -1,0 +1,67 @@
+"""The three matrix products of an output head, float32 wherever they are summed.
+
+A GPU multiplies 16-bit operands and adds in float32. A CPU's 16-bit products are slow or round on the way, so there the
+operands are converted, the weight a slice of the vocabulary at a time.
+"""
+
+# torch leaves some of its signatures untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+#: Vocabulary entries of a 16-bit weight that are converted at a time on a CPU.
+_SLICE = 4096
+
+
+def gradient_dtype(hidden: Tensor) -> torch.dtype:
+    """The type in which d logits enter the products."""
+    return hidden.dtype if hidden.is_cuda else torch.float32
+
+
+def logits(hidden: Tensor, weight: Tensor, *, out: Tensor) -> Tensor:
+    """hidden [C, H] @ weight [V, H].T -> `out` [C, V] float32."""
+    if hidden.dtype == weight.dtype == torch.float32:
+        return torch.mm(hidden, weight.T, out=out)
+    if hidden.is_cuda:
+        return torch.mm(hidden, weight.T, out_dtype=torch.float32, out=out)
+    for part, converted in _converted(weight):
+        torch.mm(hidden.float(), converted.T, out=out[:, part])
+    return out
+
+
+def hidden_gradient(gradient: Tensor, weight: Tensor, scale: Tensor | None, *, out: Tensor) -> None:
+    """scale [C] * gradient [C, V] @ weight [V, H] -> `out` [C, H]."""
+    if gradient.dtype == weight.dtype:
+        product = torch.mm(gradient, weight, out=out)
+    else:
+        product = torch.zeros(out.shape, dtype=torch.float32, device=out.device)
+        for part, converted in _converted(weight):
+            product.addmm_(gradient[:, part], converted)
+    if scale is not None:
+        product.mul_(scale[:, None])
+    if product is not out:
+        out.copy_(product)
+
+
+def weight_gradient(gradient: Tensor, hidden: Tensor, scale: Tensor | None, *, out: Tensor, add: bool) -> None:
+    """gradient [C, V].T @ (scale [C] * hidden [C, H]) -> `out` [V, H] float32, or added to it."""
+    if scale is not None:
+        hidden = (hidden * scale[:, None]).to(gradient.dtype)
+    hidden = hidden.to(gradient.dtype)
+    if gradient.dtype == torch.float32:
+        torch.addmm(out, gradient.T, hidden, beta=float(add), out=out) if add else torch.mm(gradient.T, hidden, out=out)
+    elif add:
+        torch.addmm(out, gradient.T, hidden, out_dtype=torch.float32, out=out)
+    else:
+        torch.mm(gradient.T, hidden, out_dtype=torch.float32, out=out)
+
+
+def _converted(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    for start in range(0, len(weight), _SLICE):
+        part = slice(start, start + _SLICE)
+        yield part, weight[part].float()
