@@ -186,6 +186,10 @@ def _gradient_(
 ) -> tuple[Tensor, Tensor | None]:
     gradient = exponentials
     if by_entropy is not None:
+        # The larger of the two derivatives goes into the row's factor: a weight is 1 over the tokens of a step.
+        size = torch.maximum(by_logprob.abs(), by_entropy.abs())
+        size = torch.where(size > 0, size, 1.0)
+        by_logprob, by_entropy = by_logprob / size, by_entropy / size
         # p_j (log p_j + H) = (e_j log e_j + e_j (H - log s)) / s, e log e taken as 0 at 0.
         factor = -by_logprob - by_entropy * (found.entropy - found.total.log())
         rows = max(1, round(_BLOCK_ELEMENTS.get(gradient.device.type, 1 << 25) / gradient.shape[1]))
@@ -194,7 +198,7 @@ def _gradient_(
             entropic = torch.xlogy(block, block).mul_(by_entropy[part, None])
             block.mul_(factor[part, None]).sub_(entropic)
         gradient.scatter_add_(1, targets[:, None], (by_logprob * found.total)[:, None])
-        scale = 1.0 / (found.total * temperature)
+        scale = size / (found.total * temperature)
     else:
         gradient.scatter_add_(1, targets[:, None], -found.total[:, None])
         scale = -by_logprob / (found.total * temperature)
