@@ -24,16 +24,15 @@ from grpo.config import RunConfig
 from grpo.data.prompts import PromptStream
 from grpo.errors import KeelError, TrainingError
 from grpo.fleet import Fleet
-from grpo.records import Group, Prompt, ScoredGroup
+from grpo.records import Group, JudgedGroup, Prompt, ScoredGroup
 from grpo.report.display import Display
 from grpo.report.metrics_log import MetricsLog
 from grpo.report.rollouts import write_rollouts
 from grpo.report.run_directory import RunDirectory
 from grpo.report.warnings import look_wrong
 from grpo.run_state import CheckpointWriter, RunState, identity, rotate
-from grpo.scoring import score_group, step_micro_batches
+from grpo.scoring import score_groups, step_micro_batches
 from grpo.step_metrics import merge_reports, rollout_metrics
-from rewards.base import Verdict
 
 T = TypeVar("T")
 #: Consecutive steps without a finite gradient after which training ends.
@@ -127,7 +126,8 @@ class Controller:
     async def _one_step(self, step: int) -> None:
         config, started = self._config, time.perf_counter()
         prompts = self._prompts.take(config.rollout.prompts_per_step)
-        scored, waits = await self._unless_stopped(self._collect(prompts, step))
+        judged, waits = await self._unless_stopped(self._collect(prompts, step))
+        scored = self._score(judged)
         packed = time.perf_counter()
         self._learning = True
         learned = await self._learn(scored)
@@ -139,38 +139,43 @@ class Controller:
         self._display.phase("sync", 0, 0)
         received = await self._fleet.sync_weights(step)
         sync_s = time.perf_counter() - sync_started
-        metrics = rollout_metrics(scored, config) | learned | {"epoch": self._prompts.epoch}
+        metrics = rollout_metrics(scored) | learned | {"epoch": self._prompts.epoch}
         slowest = max(received, key=lambda update: update.transfer_s + update.load_s)
         metrics |= {"sync/transfer_s": slowest.transfer_s, "sync/load_s": slowest.load_s}
         times = {"rollout": waits["rollout"], "reward": waits["reward"], "learner": learner_s, "sync": sync_s}
         self._record(step, scored, metrics, times, started)
 
-    async def _collect(self, prompts: list[Prompt], step: int) -> tuple[list[ScoredGroup], dict[str, float]]:
-        """Sample and score; groups are judged while others are still being sampled.
+    async def _collect(self, prompts: list[Prompt], step: int) -> tuple[list[JudgedGroup], dict[str, float]]:
+        """Sample and judge; groups are judged while others are still being sampled.
 
         Returns:
             Groups in the order of their prompts, and the seconds waited for sampling and, after it, for rewards.
         """
         started, done, total = time.perf_counter(), 0, len(prompts)
-        judging: list[asyncio.Task[ScoredGroup]] = []
+        judging: list[asyncio.Task[JudgedGroup]] = []
         try:
             self._display.phase("sampling", 0, total)
             async for group in self._fleet.generate(prompts, _engine_seeds(self._config, step)):
-                judging.append(asyncio.create_task(self._score(group)))
+                judging.append(asyncio.create_task(self._judge(group)))
                 done += 1
                 self._display.phase("sampling", done, total)
             sampled = time.perf_counter()
             self._display.phase("reward", sum(t.done() for t in judging), total)
-            scored = await asyncio.gather(*judging)
+            judged = await asyncio.gather(*judging)
         finally:
             for task in judging:
                 task.cancel()
         waits = {"rollout": sampled - started, "reward": time.perf_counter() - sampled}
-        return sorted(scored, key=lambda s: s.group.prompt.uid), waits
+        return sorted(judged, key=lambda j: j.group.prompt.uid), waits
 
-    async def _score(self, group: Group) -> ScoredGroup:
-        verdicts: Mapping[str, tuple[Verdict, ...]] = await self._fleet.judge(group)
-        return score_group(group, verdicts, self._config.reward.weights, self._config.algorithm)
+    async def _judge(self, group: Group) -> JudgedGroup:
+        return JudgedGroup(group=group, verdicts=await self._fleet.judge(group))
+
+    def _score(self, judged: list[JudgedGroup]) -> list[ScoredGroup]:
+        config = self._config
+        return score_groups(
+            judged, config.reward.weights, config.algorithm, max_new_tokens=config.rollout.max_new_tokens
+        )
 
     async def _learn(self, scored: list[ScoredGroup]) -> dict[str, float]:
         config = self._config

@@ -1,6 +1,7 @@
 """The frozen records that pass between stages: the whole vocabulary of the data path.
 
-Prompt -> Group of Completions -> JudgedGroup -> ScoredGroup -> TrainSequence -> MicroBatch (+ StepDenominator) -> StepReport.
+Prompt -> Group of Completions -> JudgedGroup -> ScoredGroup -> TrainSequence -> MicroBatch (+ StepDenominator)
+-> StepReport.
 
 Shapes: P prompts, G group, T completion tokens, N packed tokens, L loss tokens, S sequences.
 """

@@ -9,34 +9,126 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from grpo.config import AdvantageKind, AlgorithmConfig
-from grpo.kernels.advantages import group_advantages
+from grpo.config import KL_TERM, OVERLONG_TERM, AdvantageKind, AlgorithmConfig, KLPlacement, Mixture
+from grpo.kernels.advantages import batch_std, group_mean, group_std, leave_one_out, max_rl
+from grpo.kernels.mixtures import gdpo, mo_grpo
+from grpo.kernels.overlong import soft_overlong_penalty
 from grpo.kernels.reduce import sequence_token_weights
 from grpo.packing import MicroBatchPlan, pack, plan_micro_batches
-from grpo.records import FinishReason, Group, MicroBatch, ScoredGroup, StepDenominator, TrainSequence
-from rewards.base import Verdict
-from rewards.mixture import weighted_sum
+from grpo.records import FinishReason, JudgedGroup, MicroBatch, ScoredGroup, StepDenominator, TrainSequence
+from rewards.base import Outcome, Verdict
+from rewards.mixture import has_signal, weighted_sum
+
+#: Verdicts of every term, [G] each.
+_Verdicts = Mapping[str, tuple[Verdict, ...]]
 
 
-def score_group(
-    group: Group, verdicts: Mapping[str, tuple[Verdict, ...]], weights: Mapping[str, float], config: AlgorithmConfig
-) -> ScoredGroup:
-    """Mix the terms' verdicts into rewards and make them relative to the group.
+def score_groups(
+    judged: Sequence[JudgedGroup],
+    weights: Mapping[str, float],
+    config: AlgorithmConfig,
+    *,
+    max_new_tokens: int,
+    kl_penalties: Sequence[Sequence[float]] | None = None,
+) -> list[ScoredGroup]:
+    """Rewards and advantages of a whole step, since some kinds compare over all of it.
+
+    Length and the KL to the reference shape a reward and are none: they join as terms "overlong" and "kl", which are
+    absent from a completion that no weighted reward term applies to. The rest of the mixture knows no difference, but
+    that gdpo and mo_grpo leave the KL in nats (see `standardised_terms`).
 
     Args:
-        verdicts: [G] of each term.
-        weights: raw weight of each term; 0 means logged but not trained.
+        judged: groups of one size G; the batch of the batch statistics.
+        weights: raw weight of each reward term; 0 means logged but not trained.
+        max_new_tokens: longest completion, tokens.
+        kl_penalties: with algorithm.kl_in=reward, for every group [G]: the sum over the completion's tokens of
+            log pi_b - log pi_ref, nats. One that is not finite fails its completion.
+
+    Returns:
+        In the order of `judged`; verdicts with the added terms.
+
+    Raises:
+        ConfigError: a negative reward with algorithm.advantage=max_rl.
+        RewardError: a weighted term without verdicts.
     """
-    rewards = np.asarray(weighted_sum(verdicts, weights), dtype=np.float32)
-    as_tensor = torch.from_numpy(rewards)[None]
-    advantages = group_advantages(
-        as_tensor,
-        torch.isfinite(as_tensor),
-        divide_by_std=config.advantage is AdvantageKind.group_std,
-        eps=config.advantage_eps,
-    )
-    return ScoredGroup(group=group, verdicts=dict(verdicts), rewards=rewards, advantages=advantages[0].numpy())
+    assert judged and len({len(j.group.completions) for j in judged}) == 1, "groups of one step have one size"
+    kl_in_reward = config.kl_in is KLPlacement.reward and config.kl_coefficient > 0
+    assert (kl_penalties is not None) == kl_in_reward, "algorithm.kl_in=reward goes with KL penalties"
+    trained = dict(weights)
+    shaping: list[dict[str, list[float]]] = [{} for _ in judged]
+    if config.overlong_share > 0:
+        trained[OVERLONG_TERM] = config.overlong_penalty
+        for terms, one in zip(shaping, judged, strict=True):
+            terms[OVERLONG_TERM] = _overlong(one, config.overlong_share, max_new_tokens)
+    if kl_penalties is not None:
+        trained[KL_TERM] = -config.kl_coefficient
+        for terms, penalties in zip(shaping, kl_penalties, strict=True):
+            terms[KL_TERM] = list(penalties)
+    verdicts = [_with_shaping(j.verdicts, weights, terms) for j, terms in zip(judged, shaping, strict=True)]
+    rewards = torch.tensor([weighted_sum(v, trained) for v in verdicts], dtype=torch.float32)
+    advantages = _advantages(verdicts, rewards, trained, config)
+    return [
+        ScoredGroup(
+            group=one.group,
+            verdicts=verdicts[row],
+            rewards=rewards[row].numpy(),
+            advantages=advantages[row].numpy(),
+            has_signal=has_signal(verdicts[row], trained),
+        )
+        for row, one in enumerate(judged)
+    ]
+
+
+def _overlong(judged: JudgedGroup, share: float, max_new_tokens: int) -> list[float]:
+    lengths = torch.tensor([len(c.token_ids) for c in judged.group.completions])
+    buffer = max(1, round(share * max_new_tokens))
+    return soft_overlong_penalty(lengths, max_length=max_new_tokens, buffer=buffer).tolist()
+
+
+def _with_shaping(verdicts: _Verdicts, weights: Mapping[str, float], shaping: Mapping[str, list[float]]) -> _Verdicts:
+    """`verdicts` and those of the shaping terms, which are absent where no weighted term applies."""
+    columns = [verdicts[name] for name, weight in weights.items() if weight and name in verdicts]
+    added: dict[str, tuple[Verdict, ...]] = {}
+    for name, values in shaping.items():
+        applies = [any(column[i].outcome is not Outcome.ABSENT for column in columns) for i in range(len(values))]
+        added[name] = tuple(
+            Verdict.valid(value) if shaped else Verdict.absent("no weighted reward term applies")
+            for value, shaped in zip(values, applies, strict=True)
+        )
+    return {**verdicts, **added}
+
+
+def _advantages(
+    verdicts: Sequence[_Verdicts], rewards: Tensor, trained: Mapping[str, float], config: AlgorithmConfig
+) -> Tensor:
+    """[P, G] float32 from mixed rewards [P, G], or from the terms they are mixed of."""
+    valid, eps = torch.isfinite(rewards), config.advantage_eps
+    if config.mixture is not Mixture.weighted_sum:
+        names = [name for name, weight in trained.items() if weight]
+        columns = [[v[name] for v in verdicts] for name in names]
+        terms = torch.tensor([[[one.value for one in group] for group in c] for c in columns], dtype=torch.float64)
+        terms = terms.reshape(len(names), *rewards.shape)
+        mixture = gdpo if config.mixture is Mixture.gdpo else mo_grpo
+        return mixture(
+            terms,
+            torch.isfinite(terms) & valid,  # a verdict's value is finite just where it is valid
+            torch.tensor([trained[name] for name in names], dtype=torch.float64),
+            [name != KL_TERM for name in names],
+            eps=eps,
+        )
+    match config.advantage:
+        case AdvantageKind.group_std:
+            return group_std(rewards, valid, eps=eps)
+        case AdvantageKind.group_mean:
+            return group_mean(rewards, valid)
+        case AdvantageKind.batch_std:
+            return batch_std(rewards, valid, eps=eps)
+        case AdvantageKind.leave_one_out:
+            return leave_one_out(rewards, valid)
+        case AdvantageKind.max_rl:
+            return max_rl(rewards, valid)
 
 
 def train_sequences(groups: Sequence[ScoredGroup]) -> list[TrainSequence]:
@@ -54,13 +146,20 @@ def train_sequences(groups: Sequence[ScoredGroup]) -> list[TrainSequence]:
     ]
 
 
-def loss_token_counts(groups: Sequence[ScoredGroup], *, mask_truncated: bool) -> list[int]:
-    """Loss tokens of every completion: 0 where its reward failed, or it was cut off and `mask_truncated` is set."""
+def loss_token_counts(
+    groups: Sequence[ScoredGroup], *, mask_truncated: bool, drop_zero_variance: bool = False
+) -> list[int]:
+    """Loss tokens of every completion.
+
+    0 where its reward failed or no term applied; where it was cut off and `mask_truncated` is set; and in a group
+    without signal where `drop_zero_variance` is set.
+    """
     counts: list[int] = []
     for scored in groups:
+        dropped = drop_zero_variance and not scored.has_signal
         for completion, reward in zip(scored.group.completions, scored.rewards, strict=True):
             masked = mask_truncated and completion.finish_reason is not FinishReason.STOP
-            counts.append(0 if masked or not np.isfinite(reward) else len(completion.token_ids))
+            counts.append(0 if dropped or masked or not np.isfinite(reward) else len(completion.token_ids))
     return counts
 
 
@@ -69,8 +168,8 @@ def step_micro_batches(
 ) -> list[list[MicroBatch]]:
     """The micro-batches of one optimiser update, for every rank.
 
-    Sequences that can't move the weights (advantage 0 and no KL term) are left out of the passes but stay in the
-    denominators, so the gradient is that of the whole batch. Masked ones are in neither.
+    Sequences that can't move the weights (advantage 0, and no KL or entropy in the loss) are left out of the passes but
+    stay in the denominators, so the gradient is that of the whole batch. Those without loss tokens are in neither.
 
     Args:
         num_ranks: learner ranks.
@@ -78,7 +177,9 @@ def step_micro_batches(
         constant_length: divisor of the constant-length aggregation, tokens.
     """
     sequences = train_sequences(groups)
-    counts = loss_token_counts(groups, mask_truncated=config.mask_truncated)
+    counts = loss_token_counts(
+        groups, mask_truncated=config.mask_truncated, drop_zero_variance=config.drop_zero_variance
+    )
     denominator = StepDenominator(
         num_sequences=max(1, sum(1 for c in counts if c)),
         num_tokens=max(1, sum(counts)),
@@ -87,7 +188,9 @@ def step_micro_batches(
     weights = sequence_token_weights(
         config.aggregation, counts, [s.prompt_uid for s in sequences], denominator, constant_length=constant_length
     )
-    kept = [i for i, s in enumerate(sequences) if weights[i] and (s.advantage or config.kl_coefficient)]
+    kl_in_loss = config.kl_in is KLPlacement.loss and config.kl_coefficient > 0
+    all_move = kl_in_loss or config.entropy_coefficient > 0
+    kept = [i for i, s in enumerate(sequences) if weights[i] and (s.advantage or all_move)]
     if not kept:  # no signal at all: one pass with gradient 0, so that the optimiser's state moves on as it should
         kept = [0]
     chosen = [sequences[i] for i in kept]

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from grpo.config import RunConfig
 from grpo.records import FinishReason, ScoredGroup, StepReport
 from rewards.base import Outcome, Verdict
 
 
-def rollout_metrics(groups: Sequence[ScoredGroup], config: RunConfig) -> dict[str, float]:
+def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     """``reward/``, ``advantage/`` and ``rollout/`` quantities of one step."""
     completions = [c for scored in groups for c in scored.group.completions]
     lengths = np.asarray([len(c.token_ids) for c in completions])
@@ -26,19 +25,23 @@ def rollout_metrics(groups: Sequence[ScoredGroup], config: RunConfig) -> dict[st
         "rollout/generate_s": max(s.group.latency_s for s in groups),
         "advantage/mean": float(advantages.mean()),
         "advantage/std": float(advantages.std()),
+        "advantage/min": float(advantages.min()),
+        "advantage/max": float(advantages.max()),
+        "advantage/zero_share": float((advantages == 0).mean()),
     }
-    return metrics | _reward_metrics(groups, config)
+    return metrics | _reward_metrics(groups)
 
 
-def _reward_metrics(groups: Sequence[ScoredGroup], config: RunConfig) -> dict[str, float]:
+def _reward_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     rewards = np.concatenate([s.rewards for s in groups]).astype(np.float64)
     valid = rewards[np.isfinite(rewards)]
     metrics = {
         "reward/mean": _mean(valid),
         "reward/std": float(valid.std()) if len(valid) else float("nan"),
-        "reward/zero_variance_share": _share([not _has_signal(s, config) for s in groups]),
+        "reward/zero_variance_share": _share([not s.has_signal for s in groups]),
+        "reward/unscored_share": _share([int(np.isfinite(s.rewards).sum()) < 2 for s in groups]),
     }
-    for term in config.reward.weights:
+    for term in groups[0].verdicts:  # the same in every group, "overlong" and "kl" included where they are trained
         verdicts = [v for s in groups for v in s.verdicts[term]]
         values = np.asarray([v.value for v in verdicts if v.outcome is Outcome.VALID])
         metrics[f"reward/{term}/mean"] = _mean(values)
@@ -52,15 +55,6 @@ def _reward_metrics(groups: Sequence[ScoredGroup], config: RunConfig) -> dict[st
 
 def _passed(verdict: Verdict) -> bool:
     return verdict.details["tests_passed"] == verdict.details["tests_total"]
-
-
-def _has_signal(scored: ScoredGroup, config: RunConfig) -> bool:
-    """Whether any trained term varies within the group; terms are looked at, since in a sum they may cancel."""
-    for term, weight in config.reward.weights.items():
-        values = {v.value for v in scored.verdicts[term] if v.outcome is Outcome.VALID}
-        if weight and len(values) > 1:
-            return True
-    return False
 
 
 def _share(flags: Sequence[bool]) -> float:

@@ -1,4 +1,4 @@
-"""Several reward terms, one number."""
+"""Several reward terms, one number, and whether they hold a signal."""
 
 from __future__ import annotations
 
@@ -33,6 +33,23 @@ def weighted_sum(verdicts: Mapping[str, Sequence[Verdict]], weights: Mapping[str
     count = next(iter(lengths.values()), 0)
     weighted = [(weight, verdicts[name]) for name, weight in weights.items() if weight]
     return [_mix([(weight, column[index]) for weight, column in weighted]) for index in range(count)]
+
+
+def has_signal(verdicts: Mapping[str, Sequence[Verdict]], weights: Mapping[str, float]) -> bool:
+    """Whether a group can tell its members apart: a weighted term has two different valid values.
+
+    Terms are looked at and not their sum, in which they may cancel. Attempts whose R_i is NaN are left out: they are
+    trained on in no case.
+
+    Args:
+        verdicts, weights: as in `weighted_sum`.
+    """
+    scored = [not math.isnan(reward) for reward in weighted_sum(verdicts, weights)]
+    for name in (name for name, weight in weights.items() if weight):
+        column = zip(verdicts[name], scored, strict=True)
+        if len({verdict.value for verdict, kept in column if kept and verdict.outcome is Outcome.VALID}) > 1:
+            return True
+    return False
 
 
 def _mix(terms: Sequence[tuple[float, Verdict]]) -> float:

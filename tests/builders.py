@@ -13,13 +13,14 @@ from grpo.records import (
     Completion,
     FinishReason,
     Group,
+    JudgedGroup,
     MicroBatch,
     Prompt,
     ScoredGroup,
     Task,
     TrainSequence,
 )
-from grpo.scoring import score_group
+from grpo.scoring import score_groups
 from rewards.base import Verdict
 
 
@@ -67,6 +68,24 @@ def make_verdicts(values: Sequence[float | None]) -> tuple[Verdict, ...]:
     )
 
 
+def make_judged(
+    rewards: Sequence[float | None],
+    completions: Sequence[Completion] | None = None,
+    *,
+    others: Mapping[str, Sequence[float | None]] | None = None,
+    uid: int = 0,
+    prompt: Sequence[int] = (1, 2),
+) -> JudgedGroup:
+    """A judged group whose term `unit_tests` gave `rewards`; `others` are further terms."""
+    if completions is None:
+        completions = [make_completion([3, 4]) for _ in rewards]
+    terms = {"unit_tests": rewards, **(others or {})}
+    return JudgedGroup(
+        group=make_group(completions, uid=uid, prompt=prompt),
+        verdicts={name: make_verdicts(values) for name, values in terms.items()},
+    )
+
+
 def make_scored(
     rewards: Sequence[float | None],
     completions: Sequence[Completion] | None = None,
@@ -76,17 +95,18 @@ def make_scored(
     others: Mapping[str, Sequence[float | None]] | None = None,
     uid: int = 0,
     prompt: Sequence[int] = (1, 2),
+    max_new_tokens: int = 16,
+    kl_penalties: Sequence[float] | None = None,
 ) -> ScoredGroup:
-    """A scored group whose term `unit_tests` gave `rewards`; `others` are further terms."""
-    if completions is None:
-        completions = [make_completion([3, 4]) for _ in rewards]
-    terms = {"unit_tests": rewards, **(others or {})}
-    return score_group(
-        make_group(completions, uid=uid, prompt=prompt),
-        {name: make_verdicts(values) for name, values in terms.items()},
+    """`make_judged`, scored as the only group of its step."""
+    [scored] = score_groups(
+        [make_judged(rewards, completions, others=others, uid=uid, prompt=prompt)],
         weights or {"unit_tests": 1.0},
         config or AlgorithmConfig(),
+        max_new_tokens=max_new_tokens,
+        kl_penalties=None if kl_penalties is None else [kl_penalties],
     )
+    return scored
 
 
 def make_sequence(

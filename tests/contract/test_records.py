@@ -23,7 +23,7 @@ from grpo.records import (
     WeightUpdate,
 )
 from rewards.base import Attempt, Verdict
-from tests.builders import make_completion, make_scored, make_sequence
+from tests.builders import make_completion, make_judged, make_scored, make_sequence
 
 SCORED = make_scored([0.0, 1.0], [make_completion([3]), make_completion([4, 5], finish_reason=FinishReason.LENGTH)])
 SPEC = TensorSpec(name="w", shape=(2, 3), dtype="bfloat16")
@@ -32,6 +32,7 @@ EXAMPLES = [
     SCORED.group.prompt,
     SCORED.group.completions[0],
     SCORED.group,
+    make_judged([0.5, float("nan")]),
     SCORED,
     make_sequence([1], [2, 3]),
     StepDenominator(num_sequences=1, num_tokens=2, num_prompts=3),

@@ -89,6 +89,7 @@ def _scored_group(
         verdicts={terms[0]: first, **others},
         rewards=np.array(rewards, dtype=np.float32),
         advantages=np.nan_to_num(np.array(rewards, dtype=np.float32) - 0.75),
+        has_signal=True,
     )
 
 
