@@ -122,18 +122,28 @@ def make_sequence(
     )
 
 
-def make_micro_batch(behavior: Sequence[float], advantages: Sequence[float], weights: Sequence[float]) -> MicroBatch:
-    """A micro-batch of one sequence with a prompt of one token; only what a loss reads is meaningful."""
+def make_micro_batch(
+    behavior: Sequence[float],
+    advantages: Sequence[float],
+    weights: Sequence[float],
+    lengths: Sequence[int] | None = None,
+) -> MicroBatch:
+    """A micro-batch whose completions share a prompt of one token; only what a loss reads is meaningful.
+
+    Args:
+        lengths: loss tokens of each completion; by default there is one.
+    """
     length = len(behavior)
+    lengths = [length] if lengths is None else lengths
     positions = torch.arange(length + 1)
     return MicroBatch(
         token_ids=positions,
         position_ids=positions,
-        bundles=((1, (length,)),),
+        bundles=((1, tuple(lengths)),),
         loss_positions=positions[:-1],
         targets=positions[1:],
         behavior_logprobs=torch.tensor(behavior, dtype=torch.float32),
         advantages=torch.tensor(advantages, dtype=torch.float32),
         loss_weights=torch.tensor(weights, dtype=torch.float32),
-        sequence_index=torch.zeros(length, dtype=torch.int64),
+        sequence_index=torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths, dtype=torch.int64)),
     )

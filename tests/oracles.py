@@ -44,6 +44,20 @@ class Case:
         """Tokens of the sequence that token `t` belongs to."""
         return [s for s in range(len(self)) if self.sequence_index[s] == self.sequence_index[t]]
 
+    def sequences(self, start: int, stop: int) -> Case:
+        """Sequences `start` to `stop`, numbered from 0."""
+        kept = [t for t in range(len(self)) if start <= self.sequence_index[t] < stop]
+        return Case(
+            logprobs=[self.logprobs[t] for t in kept],
+            entropy=[self.entropy[t] for t in kept],
+            proximal=None if self.proximal is None else [self.proximal[t] for t in kept],
+            behavior=[self.behavior[t] for t in kept],
+            reference=[self.reference[t] for t in kept],
+            advantages=[self.advantages[t] for t in kept],
+            weights=[self.weights[t] for t in kept],
+            sequence_index=[self.sequence_index[t] - start for t in kept],
+        )
+
     def tokens(self, targets: torch.Tensor | None = None, dtype: torch.dtype = torch.float32) -> LossTokens:
         """The record; all targets are 0 unless given."""
 

@@ -9,9 +9,12 @@ from enum import StrEnum
 from pathlib import Path
 
 import pytest
+import torch
 
 from grpo.config import AlgorithmConfig, RunConfig
-from grpo.loss import policy_loss
+from grpo.kernels.head import HeadLoss
+from grpo.learner.totals import StepTotals
+from grpo.loss import loss_output, loss_tokens
 from grpo.packing import pack
 from grpo.report.series import TIME_PARTS
 from launch.configuration import known_keys
@@ -74,10 +77,20 @@ def literals(tree: ast.AST) -> Iterator[str]:
 def metric_names() -> set[str]:
     """Names in the sources that write metrics, and those that the loss hands to the learner to be named."""
     written = {text for source in METRIC_SOURCES for text in literals(ast.parse((ROOT / source).read_text()))}
+    return {name for name in written if _METRIC.fullmatch(name)} | loss_metrics() | {"epoch", "step", "policy_version"}
+
+
+def loss_metrics() -> set[str]:
+    """Names that the learner gives to what the loss reports, with every option that adds one."""
     batch = pack([[make_sequence([1], [2, 3])]], [[0.5]])
-    loss = policy_loss(batch.behavior_logprobs, batch.behavior_logprobs, batch, AlgorithmConfig())
-    named = {f"learner/{name}" for name in loss.maxima}
-    return {name for name in written if _METRIC.fullmatch(name)} | named | {"epoch", "step", "policy_version"}
+    logprobs = batch.behavior_logprobs
+    tokens = loss_tokens(batch, reference=logprobs)
+    config = AlgorithmConfig(dual_clip=3.0, kl_coefficient=0.1)
+    totals = StepTotals()
+    totals.add(loss_output(HeadLoss(torch.zeros(()), logprobs, logprobs), tokens, config))
+    with pytest.MonkeyPatch.context() as patch:  # one rank needs no process group
+        patch.setattr("grpo.learner.totals._all_reduce", lambda values, _: {n: v.item() for n, v in values.items()})
+        return set(totals.metrics())
 
 
 def test_every_key_is_documented_with_its_default():

@@ -1,218 +1,215 @@
-"""The loss of a micro-batch against the formula written out in float64, token by token."""
+"""What the learner hands to the head and reports of it: every metric by a loop, and the loss however a step is cut."""
 
 from __future__ import annotations
 
 import math
-from itertools import product
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from grpo.config import AlgorithmConfig, KLEstimator
-from grpo.loss import policy_loss
+from grpo.config import AlgorithmConfig, Importance, KLEstimator, RatioLevel, RatioTo, Surrogate
+from grpo.kernels.head import HeadLoss
+from grpo.loss import loss_output, loss_tokens
+from grpo.records import LossOutput
+from tests import oracles
 from tests.builders import make_micro_batch
+from tests.oracles import Case, make_case
 
-L = 9
-NAN = math.nan
-
-
-def case(seed=0) -> dict[str, np.ndarray]:
-    """Random inputs that leave no token near a kink; two tokens have weight 0."""
-    rng = np.random.default_rng(seed)
-    logprobs = -rng.uniform(0.1, 4.0, L)
-    inputs = {
-        "logprobs": logprobs,
-        "proximal": logprobs + rng.uniform(-0.6, 0.6, L),
-        "behavior": logprobs + rng.uniform(-1.2, 1.2, L),
-        "reference": logprobs + rng.uniform(-0.8, 0.8, L),
-        "entropy": rng.uniform(0, 2, L),
-        "advantages": np.where(np.arange(L) % 2, 1.0, -1.0) * rng.uniform(0.2, 2.0, L),
-        "weights": rng.uniform(0.01, 0.2, L),
-    }
-    inputs["weights"][[2, 5]] = 0.0
-    return {name: values.astype(np.float32).astype(np.float64) for name, values in inputs.items()}
+LENGTHS = [3, 1, 4, 3, 2]
+INDEX = [s for s, length in enumerate(LENGTHS) for _ in range(length)]
+LOW, HIGH = 0.2, 0.28
+CONFIGS = {
+    "clip": AlgorithmConfig(clip_low=LOW, clip_high=HIGH),
+    "dual_clip": AlgorithmConfig(clip_low=LOW, clip_high=HIGH, dual_clip=1.5),
+    "cispo": AlgorithmConfig(clip_low=LOW, clip_high=HIGH, surrogate=Surrogate.cispo, kl_coefficient=0.1),
+    "reinforce": AlgorithmConfig(surrogate=Surrogate.reinforce, importance=Importance.none),
+    "token_mask": AlgorithmConfig(importance=Importance.token_mask, importance_floor=0.7, importance_cap=1.5),
+    "sequence_mask": AlgorithmConfig(importance=Importance.sequence_mask, importance_cap=1.5),
+    "off_policy": AlgorithmConfig(importance=Importance.none, off_policy_threshold=0.2),
+    "gspo": AlgorithmConfig(ratio_level=RatioLevel.sequence, clip_low=0.05, clip_high=0.05),
+    "to_behavior": AlgorithmConfig(ratio_to=RatioTo.behavior, importance=Importance.none),
+}
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
-def looped_loss(logprobs, inputs, config):
-    """loss = sum_t w_t [tis_t surrogate_t + beta kl_t], in Python floats. `logprobs` moves, the rest is data."""
-    total = 0.0
-    for t in range(L):
-        if inputs["weights"][t] == 0:
-            continue
-        p, prox, behavior = logprobs[t], inputs["proximal"][t], inputs["behavior"][t]
-        advantage = inputs["advantages"][t]
-        ratio = math.exp(p - prox)
-        bounded = min(max(ratio, 1 - config.clip_low), 1 + config.clip_high)
-        token = -min(ratio * advantage, bounded * advantage)
-        if config.importance_cap is not None:
-            token *= min(math.exp(prox - behavior), config.importance_cap)
-        d = inputs["reference"][t] - p
-        k3 = math.exp(d) - 1 - d
-        token += (
-            config.kl_coefficient
-            * {
-                "k1": -d,
-                "k2": d * d / 2,
-                "k3": k3,
-                "weighted_k3": math.exp(p - behavior) * k3,
-            }[config.kl_estimator.value]
-        )
-        total += inputs["weights"][t] * token
-    return total
+def case_of(*, proximal: bool = True) -> Case:
+    return make_case(sequence_index=INDEX, proximal=proximal)
 
 
-def numerical_gradient(inputs, config, step=1e-6):
-    gradient = np.zeros(L)
-    for t in range(L):
-        nudge = np.zeros(L)
-        nudge[t] = step
-        up = looped_loss(inputs["logprobs"] + nudge, inputs, config)
-        down = looped_loss(inputs["logprobs"] - nudge, inputs, config)
-        gradient[t] = (up - down) / (2 * step)
-    return gradient
-
-
-def run(inputs, config, *, proximal=True, reference=True):
-    """(LossOutput, gradient of the loss by logprob)."""
-    tensors = {name: torch.tensor(values, dtype=torch.float32) for name, values in inputs.items()}
-    logprobs = tensors["logprobs"].requires_grad_()
-    output = policy_loss(
-        logprobs,
-        tensors["entropy"],
-        make_micro_batch(inputs["behavior"], inputs["advantages"], inputs["weights"]),
+def report(case: Case, config: AlgorithmConfig, *, reference: bool = True) -> LossOutput:
+    tokens = case.tokens()
+    return loss_output(
+        HeadLoss(
+            loss=torch.tensor(1.25, requires_grad=True),
+            logprobs=torch.tensor(case.logprobs),
+            entropy=torch.tensor(case.entropy),
+        ),
+        tokens if reference else replace(tokens, reference=None),
         config,
-        proximal_logprobs=tensors["proximal"] if proximal else None,
-        reference_logprobs=tensors["reference"] if reference else None,
     )
-    output.loss.backward()
-    assert logprobs.grad is not None
-    return output, logprobs.grad.double().numpy()
 
 
-CONFIGS = [
-    AlgorithmConfig(importance_cap=cap, kl_coefficient=coefficient, kl_estimator=estimator, clip_high=0.28)
-    for cap, (coefficient, estimator) in product(
-        [None, 2.0, 0.7], [(0.0, KLEstimator.k3), *((0.3, estimator) for estimator in KLEstimator)]
-    )
-]
+def values(metrics) -> dict[str, float]:
+    return {name: value.item() for name, value in metrics.items()}
 
 
-def label(config):
-    return f"cap={config.importance_cap}-kl={config.kl_coefficient}x{config.kl_estimator.value}"
-
-
-@pytest.mark.parametrize("proximal", [True, False])
-@pytest.mark.parametrize("config", CONFIGS, ids=label)
-def test_value_and_gradient_match_the_formula(config, proximal):
-    inputs = case()
-    output, gradient = run(inputs, config, proximal=proximal)
-    if not proximal:  # then the proximal policy is the current one, held fixed
-        inputs["proximal"] = inputs["logprobs"].copy()
-    assert output.loss.item() == pytest.approx(looped_loss(inputs["logprobs"], inputs, config), rel=1e-5)
-    np.testing.assert_allclose(gradient, numerical_gradient(inputs, config), rtol=1e-4, atol=1e-6)
-
-
-def test_by_hand():
-    # Token 1: r = 1.5 above 1.2 with A = 2: -2.4, TIS exp(-1 + 2) = 2.718 capped at 2: -4.8, weight 0.5.
-    # Token 2: r = 1, A = -1: 1, TIS exp(-1 + 0.5) = 0.60653, weight 0.25.
-    batch = make_micro_batch([-2.0, -0.5], [2.0, -1.0], [0.5, 0.25])
-    logprobs = torch.tensor([-1.0 + math.log(1.5), -1.0], requires_grad=True)
-    output = policy_loss(
-        logprobs, torch.zeros(2), batch, AlgorithmConfig(), proximal_logprobs=torch.tensor([-1.0, -1.0])
-    )
-    assert output.loss.item() == pytest.approx(0.5 * -4.8 + 0.25 * 0.6065307, rel=1e-6)
-
-
-def test_loss_is_linear_in_the_weights_so_micro_batches_add_up():
-    inputs, config = case(), AlgorithmConfig(kl_coefficient=0.1)
-    whole, gradient = run(inputs, config)
-    parts = []
-    for chosen in (np.arange(L) < 4, np.arange(L) >= 4):
-        parts.append(run({**inputs, "weights": np.where(chosen, inputs["weights"], 0.0)}, config))
-    assert sum(p.loss.item() for p, _ in parts) == pytest.approx(whole.loss.item(), rel=1e-5)
-    np.testing.assert_allclose(sum(g for _, g in parts), gradient, rtol=1e-5, atol=1e-7)
-    for name, value in whole.sums.items():
-        assert sum(p.sums[name].item() for p, _ in parts) == pytest.approx(value.item(), rel=1e-5), name
-    for name, value in whole.maxima.items():
-        assert max(p.maxima[name].item() for p, _ in parts) == pytest.approx(value.item()), name
-
-
-def test_metrics():
-    inputs = case(seed=1)
-    output, _ = run(inputs, AlgorithmConfig(clip_low=0.2, clip_high=0.28))
-    kept = inputs["weights"] > 0
-    logprobs, proximal, behavior, reference, advantages = (
-        inputs[name][kept] for name in ("logprobs", "proximal", "behavior", "reference", "advantages")
-    )
-    ratio, importance = np.exp(logprobs - proximal), np.exp(proximal - behavior)
-    expected = {
-        "loss": output.loss.item(),
-        "tokens": 7,
-        "entropy": inputs["entropy"][kept].sum(),
-        "clip_low": ((ratio < 0.8) & (advantages < 0)).sum(),
-        "clip_high": ((ratio > 1.28) & (advantages > 0)).sum(),
-        # On tokens of the behavior policy k3 is exp(log p - log b) - 1 - (log p - log b).
-        "kl_behavior_policy": (np.exp(logprobs - behavior) - 1 - (logprobs - behavior)).sum(),
-        "kl_reference": (np.exp(reference - logprobs) - 1 - (reference - logprobs)).sum(),
-        "importance": importance.sum(),
-        "importance_squared": (importance**2).sum(),
+def looped(case: Case, config: AlgorithmConfig) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """(sums, maxima, minima) by their definitions, token by token."""
+    proximal = case.logprobs if case.proximal is None else case.proximal
+    each = range(len(case))
+    ratio = [oracles.ratio(case, t, config, case.logprobs) for t in each]
+    weight = [math.exp(proximal[t] - case.behavior[t]) for t in each]
+    gaps = [case.logprobs[t] - case.behavior[t] for t in each]
+    any_sign = config.surrogate is Surrogate.cispo
+    clips = config.surrogate is not Surrogate.reinforce
+    low = [clips and ratio[t] < 1 - config.clip_low and (any_sign or case.advantages[t] < 0) for t in each]
+    high = [clips and ratio[t] > 1 + config.clip_high and (any_sign or case.advantages[t] > 0) for t in each]
+    sums = {
+        "tokens": len(case),
+        "loss": 1.25,
+        "entropy": math.fsum(case.entropy),
+        "clip_low": sum(low),
+        "clip_high": sum(high),
+        # On tokens of the behavior policy KL(behavior || policy) is estimated by r - 1 - log r, r = p / p_behavior.
+        "kl_behavior_policy": math.fsum(math.exp(g) - 1 - g for g in gaps),
+        "importance": math.fsum(weight),
+        "importance_squared": math.fsum(w * w for w in weight),
+        "importance_masked": sum(oracles.importance(case, t, config) == 0 for t in each),
+        # On tokens of the policy, or nearly so, KL(policy || reference).
+        "kl_reference": math.fsum(
+            oracles.kl(KLEstimator.k3, case.logprobs[t], case.reference[t], case.behavior[t]) for t in each
+        ),
     }
-    assert expected["clip_low"] > 0
-    assert expected["clip_high"] > 0
-    assert {name: value.item() for name, value in output.sums.items()} == pytest.approx(expected, rel=1e-5)
-    assert {name: value.item() for name, value in output.maxima.items()} == pytest.approx(
+    if config.dual_clip:
+        sums["dual_clip"] = sum(case.advantages[t] < 0 and ratio[t] > config.dual_clip for t in each)
+    # With one update the ratio to the proximal policy is 1; reported is the one to the engine.
+    on_policy = case.proximal is None and config.ratio_to is RatioTo.proximal
+    shown = weight if on_policy else ratio
+    maxima = {
+        "max_abs_logprob_difference": max(map(abs, gaps)),
+        "ratio_max_deviation": max(abs(r - 1) for r in shown),
+        "ratio_max": max(shown),
+    }
+    return sums, maxima, {"ratio_min": min(shown)}
+
+
+@pytest.mark.parametrize("proximal", [True, False], ids=["several_updates", "one_update"])
+@every_config
+def test_every_metric_by_a_loop(config, proximal):
+    case = case_of(proximal=proximal)
+    output = report(case, config)
+    for found, expected in zip((output.sums, output.maxima, output.minima), looped(case, config), strict=True):
+        assert values(found) == pytest.approx(expected, rel=1e-5)
+        assert not any(value.requires_grad or value.ndim for value in found.values())
+
+
+def test_the_loop_saw_every_flag():
+    counts = {name: looped(case_of(), config)[0] for name, config in CONFIGS.items()}
+    for name in ("clip", "cispo", "gspo", "to_behavior"):
+        assert 0 < counts[name]["clip_low"] < len(INDEX) and 0 < counts[name]["clip_high"] < len(INDEX), name
+    assert counts["cispo"]["clip_low"] > counts["clip"]["clip_low"]  # whatever the sign of the advantage
+    assert counts["cispo"]["clip_high"] > counts["clip"]["clip_high"]
+    assert counts["reinforce"]["clip_low"] == counts["reinforce"]["clip_high"] == 0
+    assert 0 < counts["dual_clip"]["dual_clip"] < len(INDEX)
+    for name in ("token_mask", "sequence_mask", "off_policy"):
+        assert 0 < counts[name]["importance_masked"] < len(INDEX), name
+
+
+def test_metrics_by_hand():
+    # Ratios 1.5 (A = 2), 0.5 (A = -1), 3 (A = -1); importance 2, 1, 0.25.
+    case = Case(
+        logprobs=[math.log(r) - 1 for r in (1.5, 0.5, 3.0)],
+        entropy=[0.5, 1.0, 2.0],
+        proximal=[-1.0] * 3,
+        behavior=[-1 - math.log(w) for w in (2.0, 1.0, 0.25)],
+        reference=[0.0] * 3,
+        advantages=[2.0, -1.0, -1.0],
+        weights=[0.1] * 3,
+        sequence_index=[0, 1, 2],
+    )
+    output = report(case, AlgorithmConfig(dual_clip=2.0), reference=False)
+    sums = values(output.sums)
+    assert sums.pop("kl_behavior_policy") == pytest.approx(
+        (3 - 1 - math.log(3)) + (0.5 - 1 + math.log(2)) + (0.75 - 1 - math.log(0.75)), rel=1e-5
+    )
+    assert sums == pytest.approx(
         {
-            "max_abs_logprob_difference": np.abs(logprobs - behavior).max(),
-            "ratio_max_deviation": np.abs(ratio - 1).max(),
+            "tokens": 3,
+            "loss": 1.25,
+            "entropy": 3.5,
+            "clip_low": 1,
+            "clip_high": 1,
+            "importance": 3.25,
+            "importance_squared": 5.0625,
+            "importance_masked": 0,
+            "dual_clip": 1,
         },
         rel=1e-5,
     )
-    assert not any(value.requires_grad for value in (*output.sums.values(), *output.maxima.values()))
+    assert values(output.maxima) == pytest.approx(
+        {"max_abs_logprob_difference": math.log(3), "ratio_max_deviation": 2.0, "ratio_max": 3.0}, rel=1e-5
+    )
+    assert values(output.minima) == pytest.approx({"ratio_min": 0.5}, rel=1e-5)
+
+
+def test_the_loss_is_the_heads_with_its_gradient():
+    output = report(case_of(), CONFIGS["clip"])
+    assert output.loss.item() == 1.25 and output.loss.requires_grad
+    assert not output.sums["loss"].requires_grad
 
 
 def test_no_reference_no_reference_metric():
-    output, _ = run(case(), AlgorithmConfig(), reference=False)
-    assert "kl_reference" not in output.sums
+    assert "kl_reference" in report(case_of(), CONFIGS["clip"]).sums
+    assert "kl_reference" not in report(case_of(), CONFIGS["clip"], reference=False).sums
 
 
-def test_on_policy_nothing_is_clipped_and_the_ratio_is_one():
-    output, _ = run(case(), AlgorithmConfig(clip_low=0.0, clip_high=0.0), proximal=False)
-    assert output.sums["clip_low"].item() == output.sums["clip_high"].item() == 0
+@every_config
+def test_an_empty_micro_batch_counts_nothing(config):
+    empty = make_case(sequence_index=[])
+    output = loss_output(HeadLoss(torch.zeros((), requires_grad=True), *torch.zeros(2, 0)), empty.tokens(), config)
+    assert set(values(output.sums).values()) == {0.0}
+    assert set(values(output.maxima).values()) == {0.0}
+    assert values(output.minima) == {"ratio_min": math.inf}
 
 
-def test_on_policy_the_deviation_reported_is_that_from_the_engine():
-    data = case()
-    output, _ = run(data, AlgorithmConfig(), proximal=False)
-    worst = output.maxima["max_abs_logprob_difference"].item()
-    assert 0 < output.maxima["ratio_max_deviation"].item() <= math.expm1(worst) * (1 + 1e-6)
+@every_config
+def test_metrics_of_micro_batches_add_up(config):
+    case = case_of()
+    whole = report(case, config)
+    parts: list[LossOutput] = []
+    for start, stop in ((0, 2), (2, 3), (3, 5)):
+        part = case.sequences(start, stop)
+        head = HeadLoss(
+            loss=torch.tensor(1.25 if start == 0 else 0.0),
+            logprobs=torch.tensor(part.logprobs),
+            entropy=torch.tensor(part.entropy),
+        )
+        parts.append(loss_output(head, part.tokens(), config))
+    for combine, name in ((sum, "sums"), (max, "maxima"), (min, "minima")):
+        combined = {key: combine(getattr(p, name)[key].item() for p in parts) for key in getattr(whole, name)}
+        assert combined == pytest.approx(values(getattr(whole, name)), rel=1e-5), name
 
 
-@pytest.mark.parametrize("config", [AlgorithmConfig(), AlgorithmConfig(kl_coefficient=0.1)], ids=label)
-@pytest.mark.parametrize("poison", [NAN, math.inf, -math.inf])
-@pytest.mark.parametrize("field", ["logprobs", "proximal", "behavior", "reference", "advantages", "entropy"])
-def test_a_token_of_weight_0_leaks_nothing_not_even_nan(field, poison, config):
-    clean = case()
-    expected, expected_gradient = run(clean, config)
-    poisoned = {**clean, field: np.where(clean["weights"] > 0, clean[field], poison)}
-    output, gradient = run(poisoned, config)
-    assert output.loss.item() == expected.loss.item()
-    np.testing.assert_array_equal(gradient, expected_gradient)
-    assert {n: v.item() for n, v in output.sums.items()} == {n: v.item() for n, v in expected.sums.items()}
-    assert {n: v.item() for n, v in output.maxima.items()} == {n: v.item() for n, v in expected.maxima.items()}
+def test_loss_tokens_are_those_of_the_micro_batch():
+    batch = make_micro_batch([-0.5, -1.0, -2.0], [1.0, 1.0, -2.0], [0.1, 0.1, 0.3], lengths=[2, 0, 1])
+    proximal, reference = torch.tensor([-0.4, -1.1, -2.2]), torch.tensor([-0.6, -0.9, -1.9])
+    tokens = loss_tokens(batch, proximal=proximal, reference=reference)
+    assert len(tokens) == 3 and tokens.num_sequences == 3  # one has no loss token
+    assert tokens.targets.tolist() == batch.targets.tolist()
+    assert tokens.behavior.tolist() == pytest.approx([-0.5, -1.0, -2.0])
+    assert tokens.advantages.tolist() == [1.0, 1.0, -2.0]
+    assert tokens.weights.tolist() == pytest.approx([0.1, 0.1, 0.3])
+    assert tokens.sequence_index.tolist() == [0, 0, 2]
+    assert tokens.proximal is proximal and tokens.reference is reference
+    bare = loss_tokens(batch)
+    assert bare.proximal is None and bare.reference is None
 
 
-def test_a_filler_has_loss_and_gradient_exactly_0():
-    filler = case() | {"weights": np.zeros(L)}
-    output, gradient = run(filler, AlgorithmConfig(kl_coefficient=0.1))
-    assert output.loss.item() == 0.0
-    assert (gradient == 0).all()
-    assert all(value.item() == 0 for value in (*output.sums.values(), *output.maxima.values()))
-
-
-def test_a_completion_without_tokens():
-    empty = torch.zeros(0, requires_grad=True)
-    output = policy_loss(empty, torch.zeros(0), make_micro_batch([], [], []), AlgorithmConfig())
-    assert output.loss.item() == 0.0
-    output.loss.backward()
-    assert all(value.item() == 0 for value in (*output.sums.values(), *output.maxima.values()))
+def test_a_slice_of_loss_tokens_has_all_that_belongs_to_them():
+    tokens = case_of().tokens()
+    part = tokens.slice(2, 5)
+    assert len(part) == 3 and part.num_sequences == tokens.num_sequences
+    for name in ("targets", "advantages", "weights", "behavior", "proximal", "reference", "sequence_index"):
+        assert getattr(part, name).tolist() == getattr(tokens, name)[2:5].tolist()
+    assert replace(tokens, proximal=None, reference=None).slice(0, 1).proximal is None
