@@ -123,7 +123,8 @@ class ScoredGroup:
         verdicts: verdicts of each reward term by its name, [G] each; also those that scoring adds, "overlong" and "kl".
         rewards: mixed reward, [G]; NaN where a weighted term failed or none applied.
         advantages: [G]; exact 0 where the reward is invalid or the group holds no signal.
-        has_signal: a term that is trained has two different values among the completions with a valid reward.
+        has_signal: a trained term, or the mixed reward, has two different values among the completions whose mixed
+            reward is valid.
     """
 
     group: Group

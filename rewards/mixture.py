@@ -36,20 +36,19 @@ def weighted_sum(verdicts: Mapping[str, Sequence[Verdict]], weights: Mapping[str
 
 
 def has_signal(verdicts: Mapping[str, Sequence[Verdict]], weights: Mapping[str, float]) -> bool:
-    """Whether a group can tell its members apart: a weighted term has two different valid values.
+    """Whether a group can tell its members apart: a weighted term, or R, has two different valid values.
 
-    Terms are looked at and not their sum, in which they may cancel. Attempts whose R_i is NaN are left out: they are
-    trained on in no case.
+    Terms are looked at first, since they may cancel in R; R is, since it also varies where equal terms are absent from
+    some attempts. Attempts whose R_i is NaN are left out: they are trained on in no case.
 
     Args:
         verdicts, weights: as in `weighted_sum`.
     """
-    scored = [not math.isnan(reward) for reward in weighted_sum(verdicts, weights)]
-    for name in (name for name, weight in weights.items() if weight):
-        column = zip(verdicts[name], scored, strict=True)
-        if len({verdict.value for verdict, kept in column if kept and verdict.outcome is Outcome.VALID}) > 1:
-            return True
-    return False
+    rewards = weighted_sum(verdicts, weights)
+    columns = [verdicts[name] for name, weight in weights.items() if weight]
+    kept = [index for index, reward in enumerate(rewards) if not math.isnan(reward)]
+    valid = [{column[i].value for i in kept if column[i].outcome is Outcome.VALID} for column in columns]
+    return any(len(values) > 1 for values in [*valid, {rewards[i] for i in kept}])
 
 
 def _mix(terms: Sequence[tuple[float, Verdict]]) -> float:

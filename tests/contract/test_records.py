@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from grpo import records
+from grpo.loss import loss_tokens
 from grpo.packing import pack
 from grpo.records import (
     FinishReason,
@@ -37,7 +38,8 @@ EXAMPLES = [
     make_sequence([1], [2, 3]),
     StepDenominator(num_sequences=1, num_tokens=2, num_prompts=3),
     pack([[make_sequence([1], [2, 3])]], [[0.5]]),
-    LossOutput(loss=torch.tensor(1.0), sums={"tokens": torch.tensor(2.0)}, maxima={}),
+    loss_tokens(pack([[make_sequence([1], [2, 3])]], [[0.5]])),
+    LossOutput(loss=torch.tensor(1.0), sums={"tokens": torch.tensor(2.0)}, maxima={}, minima={}),
     StepReport(metrics={"learner/loss": 0.5}, num_tokens=3, compute_s=0.1),
     SPEC,
     WeightManifest(buckets=((SPEC,),)),

@@ -10,10 +10,13 @@ import pytest
 
 from grpo import config as schema
 from grpo.config import (
+    AdvantageKind,
     AlgorithmConfig,
     ClusterConfig,
     DataConfig,
+    KLPlacement,
     LearnerConfig,
+    Mixture,
     ModelConfig,
     RewardConfig,
     RolloutConfig,
@@ -41,11 +44,19 @@ REFUSED = [
     (RewardConfig, "reward", {"timeout_s": 0.0}, "timeout_s"),
     (AlgorithmConfig, "algorithm", {"kl_coefficient": -0.1}, "kl_coefficient"),
     (AlgorithmConfig, "algorithm", {"clip_low": -0.1}, "clip_low"),
-    (AlgorithmConfig, "algorithm", {"clip_low": 1.0}, "clip_low"),
+    (AlgorithmConfig, "algorithm", {"clip_low": 1.1}, "clip_low"),
     (AlgorithmConfig, "algorithm", {"clip_high": -0.1}, "clip_high"),
     (AlgorithmConfig, "algorithm", {"updates_per_step": 0}, "updates_per_step"),
     (AlgorithmConfig, "algorithm", {"advantage_eps": 0.0}, "advantage_eps"),
     (AlgorithmConfig, "algorithm", {"importance_cap": 0.0}, "importance_cap"),
+    (AlgorithmConfig, "algorithm", {"overlong_share": -0.1}, "overlong_share"),
+    (AlgorithmConfig, "algorithm", {"overlong_share": 1.1}, "overlong_share"),
+    (AlgorithmConfig, "algorithm", {"overlong_penalty": -1.0}, "overlong_penalty"),
+    (AlgorithmConfig, "algorithm", {"entropy_coefficient": -0.1}, "entropy_coefficient"),
+    (AlgorithmConfig, "algorithm", {"off_policy_threshold": 0.0}, "off_policy_threshold"),
+    (AlgorithmConfig, "algorithm", {"importance_floor": -0.1}, "importance_floor"),
+    (AlgorithmConfig, "algorithm", {"importance_floor": 2.0}, "importance_floor"),
+    (AlgorithmConfig, "algorithm", {"dual_clip": 1.0}, "dual_clip"),
     *(
         (RolloutConfig, "rollout", {name: 0}, name)
         for name in (
@@ -122,7 +133,13 @@ def test_a_value_that_cannot_work_is_refused_by_name(kind, prefix, arguments, ke
 #: Values at the edge that must be let through.
 ACCEPTED = [
     (UnitTestsConfig, {"cpu_time_s": 4.0, "wall_time_s": 4.0}),
-    (AlgorithmConfig, {"clip_low": 0.0, "clip_high": 0.0, "importance_cap": None, "kl_coefficient": 0.0}),
+    (AlgorithmConfig, {"clip_low": 0.0, "clip_high": 0.0, "kl_coefficient": 0.0}),
+    (AlgorithmConfig, {"clip_low": 1.0, "dual_clip": 1.01, "importance_floor": 1.99, "off_policy_threshold": None}),
+    (AlgorithmConfig, {"overlong_share": 1.0, "overlong_penalty": 0.0}),
+    (AlgorithmConfig, {"mixture": Mixture.gdpo, "kl_in": KLPlacement.reward, "kl_coefficient": 0.1}),
+    (AlgorithmConfig, {"advantage": AdvantageKind.max_rl, "overlong_share": 0.5, "overlong_penalty": 0.0}),
+    (AlgorithmConfig, {"advantage": AdvantageKind.max_rl, "kl_coefficient": 0.1}),
+    (AlgorithmConfig, {"advantage": AdvantageKind.max_rl, "kl_in": KLPlacement.reward}),
     (AlgorithmConfig, {"clip_high": 5.0}),
     (RolloutConfig, {"group_size": 2, "top_p": 0.01, "top_k": 1, "gpu_memory_utilization": 1.0}),
     (LearnerConfig, {"lr": 0.0, "beta1": 0.0, "beta2": 0.0, "min_lr_ratio": 1.0, "cpus_per_rank": 0}),
@@ -167,10 +184,40 @@ def test_a_weight_that_is_no_number_is_refused(weight):
     assert caught.value.field == "reward.weights.tone"
 
 
-def rejected(**arguments) -> ConfigError:
+def rejected(kind: type = RunConfig, **arguments) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        RunConfig(**arguments)
+        kind(**arguments)
     return caught.value
+
+
+@pytest.mark.parametrize(("name", "key"), [("overlong", "overlong_penalty"), ("kl", "kl_coefficient")])
+def test_names_of_terms_that_scoring_adds_are_taken(name, key):
+    error = rejected(RewardConfig, weights={"unit_tests": 1.0, name: 0.5})
+    assert (error.field, error.value) == (f"reward.weights.{name}", 0.5)
+    assert f"algorithm.{key}" in str(error)
+
+
+@pytest.mark.parametrize("mixture", [Mixture.gdpo, Mixture.mo_grpo])
+def test_a_mixture_that_standardises_takes_no_other_advantage(mixture):
+    for advantage in AdvantageKind:
+        if advantage is AdvantageKind.group_std:
+            AlgorithmConfig(advantage=advantage, mixture=mixture)
+            continue
+        error = rejected(AlgorithmConfig, advantage=advantage, mixture=mixture)
+        assert (error.field, error.value) == ("algorithm.advantage", advantage.value)
+        assert f"algorithm.mixture={mixture.value}" in str(error)
+
+
+def test_max_rl_takes_nothing_that_is_negative_for_certain():
+    error = rejected(AlgorithmConfig, advantage=AdvantageKind.max_rl, overlong_share=0.25)
+    assert (error.field, error.value) == ("algorithm.overlong_share", 0.25)
+    error = rejected(AlgorithmConfig, advantage=AdvantageKind.max_rl, kl_in=KLPlacement.reward, kl_coefficient=0.1)
+    assert (error.field, error.value) == ("algorithm.kl_in", "reward")
+    weights = RewardConfig(weights={"unit_tests": 1.0, "tone": -0.5})
+    error = rejected(reward=weights, algorithm=AlgorithmConfig(advantage=AdvantageKind.max_rl))
+    assert (error.field, error.value) == ("reward.weights.tone", -0.5)
+    assert "algorithm.advantage=max_rl" in str(error)
+    RunConfig(reward=weights)
 
 
 def test_prompts_divide_by_updates():

@@ -1,4 +1,4 @@
-"""The weighted sum of terms, against the formula."""
+"""The weighted sum of terms, against the formula, and which groups hold a signal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.base import Outcome, RewardError, Verdict
-from rewards.mixture import weighted_sum
+from rewards.mixture import has_signal, weighted_sum
 
 numbers = st.floats(-1e3, 1e3, allow_subnormal=False)
 verdicts = st.one_of(numbers.map(Verdict.valid), st.just(Verdict.failed("x")), st.just(Verdict.absent()))
@@ -63,3 +63,48 @@ def test_scaling_a_weight_scales_the_reward(values: list[float], weight: float) 
     terms = {"a": [Verdict.valid(value) for value in values]}
     once, twice = weighted_sum(terms, {"a": weight}), weighted_sum(terms, {"a": 2 * weight})
     assert twice == pytest.approx([2 * value for value in once], abs=1e-300)
+
+
+def column(*values: float | None) -> list[Verdict]:
+    """NaN: failed; None: absent."""
+    return [
+        Verdict.absent() if v is None else Verdict.failed("x") if math.isnan(v) else Verdict.valid(v) for v in values
+    ]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (column(1, 1, 1), column(2, 2, 2), False),
+        (column(1, 1, 0), column(2, 2, 2), True),
+        (column(1, 0), column(0, 1), True),  # the sum is constant, the terms are not
+        (column(1, 1, 1), column(None, 0, None), False),
+        (column(1, 1, 1), column(None, 2, None), True),  # no term varies, but one is absent, so the sum does
+        (column(1, None, 0), column(None, 2, None), True),
+        (column(1, 0), column(2, math.nan), False),  # one completion is left
+        (column(1, 1, 0), column(2, 2, math.nan), False),  # the one that differs is invalid as a whole
+        (column(1, 1, 0), column(2, math.nan, 2), True),
+        (column(math.nan, math.nan), column(1, 2), False),
+        (column(None, None), column(None, None), False),
+        (column(0.0, -0.0), column(1, 1), False),
+    ],
+)
+def test_a_signal_is_a_term_that_varies(a: list[Verdict], b: list[Verdict], expected: bool) -> None:
+    assert has_signal({"a": a, "b": b}, {"a": 1.0, "b": -0.5}) is expected
+
+
+def test_a_term_that_is_only_logged_is_no_signal() -> None:
+    terms = {"a": column(1, 1), "b": column(0, 1), "unweighted": column(3, 4)}
+    assert not has_signal(terms, {"a": 1.0, "b": 0.0})
+    assert not has_signal(terms, {"b": 0.0})
+    assert has_signal({**terms, "b": column(math.nan, math.nan), "a": column(0, 1)}, {"a": 1.0, "b": 0.0})
+
+
+@given(st.data(), st.integers(1, 3), st.integers(1, 5))
+def test_without_a_signal_the_sum_is_constant(data: st.DataObject, num_terms: int, group: int) -> None:
+    names = [f"term{k}" for k in range(num_terms)]
+    few = st.one_of(st.integers(0, 1).map(float).map(Verdict.valid), st.sampled_from(column(None, math.nan)))
+    terms = {name: data.draw(st.lists(few, min_size=group, max_size=group)) for name in names}
+    weights = {name: data.draw(st.sampled_from([0.0, 1.0, -0.5])) for name in names}
+    kept = {reward for reward in weighted_sum(terms, weights) if not math.isnan(reward)}
+    assert has_signal(terms, weights) or len(kept) <= 1
