@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from grpo.config import Aggregation, AlgorithmConfig, Importance, KLEstimator, RatioLevel, Surrogate
-from grpo.kernels.head import head_loss
 from grpo.kernels.importance import mask_outside, sequence_importance, token_importance, truncate
 from grpo.kernels.kl import k3
-from grpo.kernels.row import row_statistics
 from grpo.kernels.surrogate import token_ratio
 from tests.agreement import trl_trainers
 from tests.agreement.padded import CONSTANT_LENGTH, LENGTHS, Padded, keel, random_case
@@ -300,73 +298,3 @@ def test_their_k3_is_lost_near_zero_in_float32():
     exact = 1e-8 / 2
     assert abs(found / exact - 1) > 0.5
     assert k3(logprobs, reference).item() == pytest.approx(exact, rel=2e-3)
-
-
-def operands(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(13, 32, generator=generator).to(dtype)
-    weight = torch.randn(41, 32, generator=generator).to(dtype)
-    bias = torch.randn(41, generator=generator).to(dtype)
-    return hidden, weight, bias, torch.randint(0, 41, (13,), generator=generator)
-
-
-def test_logprobs_and_entropy_of_logits():
-    from trl.trainer.utils import entropy_from_logits, selective_log_softmax
-
-    hidden, weight, _, targets = operands()
-    logits = hidden @ weight.T
-    logprobs, entropy = row_statistics(logits.clone(), targets, temperature=0.8)
-    torch.testing.assert_close(logprobs, selective_log_softmax(logits, targets, temperature=0.8))
-    torch.testing.assert_close(entropy, entropy_from_logits(logits / 0.8))
-
-
-def test_a_masked_vocabulary_entry_makes_their_entropy_nan():
-    from trl.trainer.utils import entropy_from_logits
-
-    logits = torch.tensor([[1.0, 2.0, -math.inf]])
-    assert entropy_from_logits(logits).isnan().all()
-    _, entropy = row_statistics(logits.clone(), torch.tensor([1]), temperature=1.0)
-    torch.testing.assert_close(entropy, entropy_from_logits(logits[:, :2]))
-
-
-def chunked(dtype: torch.dtype):
-    """(logprobs, entropy, gradients) of TRL's chunked head for the loss of REINFORCE with an entropy bonus."""
-    from trl.kernels.chunked_logprob import ChunkedLogProbFunction
-
-    hidden, weight, bias, targets = operands(dtype)
-    moving = [t.requires_grad_() for t in (hidden, weight, bias)]
-    logprobs, entropy, *_ = ChunkedLogProbFunction.apply(*moving, targets, 0.8, 16, None, 1.0, ("entropy",))
-    steps = torch.linspace(-1, 2, 13)
-    return logprobs, entropy, torch.autograd.grad(-(steps * logprobs).sum() - 0.1 * entropy.sum(), moving)
-
-
-def ours(dtype: torch.dtype):
-    hidden, weight, bias, targets = operands(dtype)
-    moving = [t.requires_grad_() for t in (hidden, weight, bias)]
-    case = random_case()
-    tokens = replace(
-        case.tokens(targets),
-        advantages=torch.linspace(-1, 2, 13),
-        weights=torch.ones(13),
-        proximal=None,
-        reference=None,
-    )
-    config = replace(PLAIN, surrogate=Surrogate.reinforce, entropy_coefficient=0.1)
-    found = head_loss(moving[0], moving[1], tokens, config, temperature=0.8, chunk_tokens=5, bias=moving[2])
-    return found.logprobs, found.entropy, torch.autograd.grad(found.loss, moving)
-
-
-def test_the_head_in_chunks():
-    for mine, other in zip(ours(torch.float32)[:2], chunked(torch.float32)[:2], strict=True):
-        torch.testing.assert_close(mine, other)
-    for mine, other in zip(ours(torch.float32)[2], chunked(torch.float32)[2], strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
-
-
-def test_their_logits_are_rounded_to_16_bits():
-    hidden, weight, bias, targets = operands(torch.bfloat16)
-    exact = ((hidden.double() @ weight.double().T + bias.double()) / 0.8).log_softmax(-1)
-    exact = exact.gather(1, targets[:, None])[:, 0]
-    mine, other = ours(torch.bfloat16)[0], chunked(torch.bfloat16)[0]
-    assert (mine.double() - exact).abs().max() < 1e-5
-    assert (other.double() - exact).abs().max() > 1e-2
