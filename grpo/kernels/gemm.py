@@ -23,29 +23,42 @@ def gradient_dtype(hidden: Tensor) -> torch.dtype:
     return hidden.dtype if hidden.is_cuda else torch.float32
 
 
+def logits_buffer(num_tokens: int, weight: Tensor) -> Tensor:
+    """Uninitialised [C, V] float32 logits, laid out as this device multiplies fastest.
+
+    On a CPU the tokens are neighbours in memory and not the vocabulary: all three products are then a few per cent
+    faster, those that sum over the vocabulary by a sixth.
+    """
+    shape = (num_tokens, len(weight)) if weight.is_cuda else (len(weight), num_tokens)
+    buffer = weight.new_empty(shape, dtype=torch.float32)
+    return buffer if weight.is_cuda else buffer.T
+
+
 def logits(hidden: Tensor, weight: Tensor, *, out: Tensor) -> Tensor:
-    """hidden [C, H] @ weight [V, H].T -> `out` [C, V] float32."""
-    if hidden.dtype == weight.dtype == torch.float32:
-        return torch.mm(hidden, weight.T, out=out)
-    if hidden.is_cuda:
+    """hidden [C, H] @ weight [V, H].T -> `out` [C, V], one of `logits_buffer`."""
+    if weight.dtype == torch.float32:
+        return torch.mm(weight, hidden.T, out=out.T).T if weight.is_cpu else torch.mm(hidden, weight.T, out=out)
+    if weight.is_cuda:
         return torch.mm(hidden, weight.T, out_dtype=torch.float32, out=out)
     for part, converted in _converted(weight):
-        torch.mm(hidden.float(), converted.T, out=out[:, part])
+        torch.mm(converted, hidden.float().T, out=out.T[part])
     return out
 
 
 def hidden_gradient(gradient: Tensor, weight: Tensor, scale: Tensor | None, *, out: Tensor) -> None:
     """scale [C] * gradient [C, V] @ weight [V, H] -> `out` [C, H]."""
-    if gradient.dtype == weight.dtype:
-        product = torch.mm(gradient, weight, out=out)
+    if weight.is_cuda:
+        torch.mm(gradient, weight, out=out)
+        if scale is not None:
+            out.mul_(scale[:, None])
+        return
+    if weight.dtype == torch.float32:
+        product = torch.mm(weight.T, gradient.T)
     else:
-        product = torch.zeros(out.shape, dtype=torch.float32, device=out.device)
+        product = gradient.new_zeros(weight.shape[1], len(gradient))
         for part, converted in _converted(weight):
-            product.addmm_(gradient[:, part], converted)
-    if scale is not None:
-        product.mul_(scale[:, None])
-    if product is not out:
-        out.copy_(product)
+            product.addmm_(converted.T, gradient.T[part])
+    out.copy_(product.T if scale is None else product.T * scale[:, None])
 
 
 def weight_gradient(gradient: Tensor, hidden: Tensor, scale: Tensor | None, *, out: Tensor, add: bool) -> None:

@@ -198,7 +198,7 @@ def _chunks(hidden: Tensor, weight: Tensor, bias: Tensor | None, chunk_tokens: i
     if not len(hidden) or not chunk_tokens:
         return
     size = -(-len(hidden) // -(-len(hidden) // chunk_tokens))
-    buffer = hidden.new_empty(size, len(weight), dtype=torch.float32)
+    buffer = gemm.logits_buffer(size, weight)
     for start in range(0, len(hidden), size):
         part = slice(start, min(start + size, len(hidden)))
         logits = gemm.logits(hidden[part], weight, out=buffer[: part.stop - start])

@@ -22,9 +22,9 @@ from grpo.config import AlgorithmConfig
 from grpo.kernels.objective import is_token_level, objective
 from grpo.records import LossTokens
 
-#: Elements worked on at a time. On a CPU a block and its scratch stay in the second-level cache, so that five passes
-#: cost one trip to memory; on a GPU a block only has to be large enough to fill it.
-_BLOCK_ELEMENTS = {"cpu": 300_000, "cuda": 1 << 25}
+#: Elements worked on at a time, a stretch of the vocabulary of all rows: on a CPU a block and its scratch stay in the
+#: cache, so that what is done to them costs one trip to memory.
+_BLOCK_ELEMENTS = 1 << 20
 _LARGEST = torch.finfo(torch.float32).max
 
 
@@ -58,8 +58,8 @@ def row_statistics(logits: Tensor, targets: Tensor, *, temperature: float) -> tu
     """Logprobs of the targets and entropy, under softmax(logits / temperature).
 
     Args:
-        logits: [C, V] float32, contiguous; overwritten. Infinite ones are read as the largest finite number of their
-            sign: -inf is a masked entry of probability 0, a row of nothing else is uniform. NaN stays NaN.
+        logits: [C, V] float32, of any strides; overwritten. Infinite ones are read as the largest finite number of
+            their sign: -inf is a masked entry of probability 0, a row of nothing else is uniform. NaN stays NaN.
         targets: [C] int64.
         temperature: > 0.
 
@@ -84,7 +84,7 @@ def row_gradient(
     With p = softmax(z / T) and H its entropy, d / dz_j = (1 / T) [g (1[j = y] - p_j) - g_H p_j (log p_j + H)].
 
     Args:
-        logits: [C, V] float32, contiguous; overwritten, read as in `row_statistics`.
+        logits: [C, V] float32; overwritten, read as in `row_statistics`.
         targets: [C] int64.
         logprob_gradient: g, [C] float32.
         entropy_gradient: g_H, [C] float32; None: 0.
@@ -104,7 +104,7 @@ def row_loss(
     """Logprobs, entropy, token losses and the gradient of sum(weights * loss), in one visit to each row.
 
     Args:
-        logits: [C, V] float32, contiguous; overwritten, read as in `row_statistics`.
+        logits: [C, V] float32; overwritten, read as in `row_statistics`.
         tokens: C of them.
         config: an algorithm whose loss is token-level.
         temperature: > 0.
@@ -139,40 +139,46 @@ def objective_gradients(
 
 def _exponentiate_(logits: Tensor, targets: Tensor, temperature: float) -> _Exponentials:
     assert logits.ndim == 2 and logits.dtype == torch.float32 and targets.shape == logits.shape[:1]
-    count, vocabulary = logits.shape
-    total, moment, chosen = (logits.new_empty(count) for _ in range(3))
-    rows = max(1, round(_BLOCK_ELEMENTS.get(logits.device.type, 1 << 25) / vocabulary))
-    scratch = logits.new_empty(min(rows, count), vocabulary)
-    for start in range(0, count, rows):
-        block = logits[start : start + rows]
-        part = slice(start, start + len(block))
-        shifted = _shift(block, temperature, scratch[: len(block)])
+    highest = _highest(logits)
+    chosen = (logits.gather(1, targets[:, None])[:, 0] - highest) / temperature
+    # Sums of blocks are added in float64, so that their number does not show.
+    total, moment = (torch.zeros(len(logits), dtype=torch.float64, device=logits.device) for _ in range(2))
+    scratch: Tensor | None = None
+    for block in _blocks(logits):
+        scratch = torch.empty_like(block) if scratch is None else scratch
+        shifted = torch.sub(block, highest[:, None], out=scratch[:, : block.shape[1]])
+        if temperature != 1.0:
+            shifted.mul_(1.0 / temperature)
         torch.exp(shifted, out=block)
-        torch.sum(block, -1, out=total[part])
-        moment[part] = _moment(block, shifted)
-        chosen[part] = shifted.gather(1, targets[part, None])[:, 0]
+        total += block.sum(1)
+        moment += _moment(block, shifted)
     log_total = total.log()
-    # log s - sum(p x) with x <= 0: both terms are positive, so nothing cancels. Rounding may still end below 0.
-    return _Exponentials(total, chosen - log_total, (log_total - moment / total).clamp(min=0.0))
+    # log s - sum(p x) with x <= 0: neither term is negative, so nothing cancels.
+    entropy = log_total - moment / total
+    return _Exponentials(total.float(), (chosen - log_total).float(), entropy.float())
 
 
-def _shift(block: Tensor, temperature: float, out: Tensor) -> Tensor:
-    """(z - max z) / temperature, so that the largest is exactly 0."""
-    highest = block.amax(-1, keepdim=True)
-    # On a CPU looking costs nothing, on a GPU it would wait for the device.
-    if not block.is_cpu or not math.isfinite(float(highest.sum())):
-        block.clamp_(-_LARGEST, _LARGEST)
-        highest = block.amax(-1, keepdim=True)
-    torch.sub(block, highest, out=out)
-    return out if temperature == 1.0 else out.mul_(1.0 / temperature)
+def _blocks(logits: Tensor) -> tuple[Tensor, ...]:
+    """Stretches of the vocabulary, [C, B] each but for a shorter last one."""
+    return logits.split(max(1, _BLOCK_ELEMENTS // max(1, len(logits))), dim=1)
+
+
+def _highest(logits: Tensor) -> Tensor:
+    """Largest logit of each row, [C], after infinite ones have been made finite."""
+    highest = logits.amax(1)
+    # On a CPU looking costs nothing; on a GPU it would wait for the device.
+    if not logits.is_cpu or not math.isfinite(float(highest.sum())):
+        logits.clamp_(-_LARGEST, _LARGEST)
+        highest = logits.amax(1)
+    return highest
 
 
 def _moment(exponentials: Tensor, shifted: Tensor) -> Tensor:
-    """sum(e x) of each row; 0 * -inf counts 0. May change `shifted` where e is 0."""
-    found = torch.linalg.vecdot(exponentials, shifted)
-    if not found.is_cpu or not math.isfinite(float(found.sum())):
-        found = torch.linalg.vecdot(exponentials, shifted.clamp_(min=-_LARGEST))
-    return found
+    """sum(e x) of each row; 0 * -inf counts 0. Overwrites `shifted`."""
+    products = torch.mul(exponentials, shifted, out=shifted)
+    found = products.sum(1) if products.is_cpu else None
+    # A NaN among the logits is still in the sum of the exponentials.
+    return products.nansum(1) if found is None or not math.isfinite(float(found.sum())) else found
 
 
 def _gradient_(
@@ -192,11 +198,9 @@ def _gradient_(
         by_logprob, by_entropy = by_logprob / size, by_entropy / size
         # p_j (log p_j + H) = (e_j log e_j + e_j (H - log s)) / s, e log e taken as 0 at 0.
         factor = -by_logprob - by_entropy * (found.entropy - found.total.log())
-        rows = max(1, round(_BLOCK_ELEMENTS.get(gradient.device.type, 1 << 25) / gradient.shape[1]))
-        for start in range(0, len(gradient), rows):
-            block, part = gradient[start : start + rows], slice(start, start + rows)
-            entropic = torch.xlogy(block, block).mul_(by_entropy[part, None])
-            block.mul_(factor[part, None]).sub_(entropic)
+        for block in _blocks(gradient):
+            entropic = torch.xlogy(block, block).mul_(by_entropy[:, None])
+            block.mul_(factor[:, None]).sub_(entropic)
         gradient.scatter_add_(1, targets[:, None], (by_logprob * found.total)[:, None])
         scale = size / (found.total * temperature)
     else:
