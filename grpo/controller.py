@@ -24,7 +24,9 @@ from grpo.config import RunConfig
 from grpo.data.prompts import PromptStream
 from grpo.errors import KeelError, TrainingError
 from grpo.fleet import Fleet
+from grpo.kernels.objective import has_kl_reward
 from grpo.records import Group, JudgedGroup, Prompt, ScoredGroup
+from grpo.reference_kl import kl_penalties, plan_reference_pass
 from grpo.report.display import Display
 from grpo.report.metrics_log import MetricsLog
 from grpo.report.rollouts import write_rollouts
@@ -126,8 +128,7 @@ class Controller:
     async def _one_step(self, step: int) -> None:
         config, started = self._config, time.perf_counter()
         prompts = self._prompts.take(config.rollout.prompts_per_step)
-        judged, waits = await self._unless_stopped(self._collect(prompts, step))
-        scored = self._score(judged)
+        scored, waits = await self._unless_stopped(self._collect(prompts, step))
         packed = time.perf_counter()
         self._learning = True
         learned = await self._learn(scored)
@@ -145,8 +146,8 @@ class Controller:
         times = {"rollout": waits["rollout"], "reward": waits["reward"], "learner": learner_s, "sync": sync_s}
         self._record(step, scored, metrics, times, started)
 
-    async def _collect(self, prompts: list[Prompt], step: int) -> tuple[list[JudgedGroup], dict[str, float]]:
-        """Sample and judge; groups are judged while others are still being sampled.
+    async def _collect(self, prompts: list[Prompt], step: int) -> tuple[list[ScoredGroup], dict[str, float]]:
+        """Sample, judge and score; groups are judged while others are still being sampled.
 
         Returns:
             Groups in the order of their prompts, and the seconds waited for sampling and, after it, for rewards.
@@ -161,20 +162,33 @@ class Controller:
                 self._display.phase("sampling", done, total)
             sampled = time.perf_counter()
             self._display.phase("reward", sum(t.done() for t in judging), total)
-            judged = await asyncio.gather(*judging)
+            judged = sorted(await asyncio.gather(*judging), key=lambda j: j.group.prompt.uid)
+            scored = await self._score(judged)
         finally:
             for task in judging:
                 task.cancel()
         waits = {"rollout": sampled - started, "reward": time.perf_counter() - sampled}
-        return sorted(judged, key=lambda j: j.group.prompt.uid), waits
+        return scored, waits
 
     async def _judge(self, group: Group) -> JudgedGroup:
         return JudgedGroup(group=group, verdicts=await self._fleet.judge(group))
 
-    def _score(self, judged: list[JudgedGroup]) -> list[ScoredGroup]:
-        config = self._config
+    async def _score(self, judged: list[JudgedGroup]) -> list[ScoredGroup]:
+        config, penalties = self._config, None
+        if has_kl_reward(config.algorithm):
+            asked = plan_reference_pass(
+                [j.group for j in judged],
+                num_ranks=config.learner.num_ranks,
+                max_tokens=config.learner.micro_batch_tokens,
+            )
+            logprobs = await self._fleet.reference_logprobs(asked.batches)
+            penalties = kl_penalties(asked, logprobs, group_size=config.rollout.group_size)
         return score_groups(
-            judged, config.reward.weights, config.algorithm, max_new_tokens=config.rollout.max_new_tokens
+            judged,
+            config.reward.weights,
+            config.algorithm,
+            max_new_tokens=config.rollout.max_new_tokens,
+            kl_penalties=penalties,
         )
 
     async def _learn(self, scored: list[ScoredGroup]) -> dict[str, float]:

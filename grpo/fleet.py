@@ -19,7 +19,7 @@ from grpo.cluster import num_cores, reserve
 from grpo.config import RunConfig
 from grpo.errors import KeelError, SyncError, WorkerError
 from grpo.learner.worker import LearnerWorker
-from grpo.records import Group, MicroBatch, Prompt, StepReport, WeightUpdate
+from grpo.records import FloatArray, Group, MicroBatch, Prompt, StepReport, WeightUpdate
 from grpo.reward_worker import RewardWorker
 from grpo.rollout.engine import engine_environment
 from grpo.rollout.worker import RolloutWorker
@@ -137,6 +137,11 @@ class Fleet:
             return dict.fromkeys(self._config.reward.weights, late)
         finally:
             self._idle_rewards.put_nowait(worker)
+
+    async def reference_logprobs(self, batches: Sequence[Sequence[MicroBatch]]) -> list[list[FloatArray]]:
+        """Logprobs of the loss tokens under the reference, [rank][micro-batch] -> [L] each."""
+        calls = [w.reference_logprobs.remote(share) for w, share in zip(self.learners, batches, strict=True)]
+        return await self._all(self.learners, calls)
 
     async def train_step(self, updates: Sequence[Sequence[Sequence[MicroBatch]]]) -> list[StepReport] | None:
         """One step on every learner rank; None where it was interrupted.

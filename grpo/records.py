@@ -152,6 +152,17 @@ class TrainSequence:
     advantage: float
     prompt_uid: int
 
+    @classmethod
+    def of(cls, prompt: Prompt, completion: Completion, *, advantage: float) -> TrainSequence:
+        """A completion joined to its prompt."""
+        return cls(
+            token_ids=np.concatenate([prompt.token_ids, completion.token_ids]),
+            num_prompt_tokens=len(prompt.token_ids),
+            behavior_logprobs=completion.behavior_logprobs,
+            advantage=advantage,
+            prompt_uid=prompt.uid,
+        )
+
     @property
     def num_loss_tokens(self) -> int:
         """T, the completion's tokens."""

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grpo.config import KL_TERM, OVERLONG_TERM, AdvantageKind, AlgorithmConfig, KLPlacement, Mixture
+from grpo.config import KL_TERM, OVERLONG_TERM, AdvantageKind, AlgorithmConfig, Mixture
 from grpo.kernels.advantages import batch_std, group_mean, group_std, leave_one_out, max_rl
 from grpo.kernels.mixtures import gdpo, mo_grpo
+from grpo.kernels.objective import has_kl_loss, has_kl_reward
 from grpo.kernels.overlong import soft_overlong_penalty
 from grpo.kernels.reduce import sequence_token_weights
 from grpo.packing import MicroBatchPlan, pack, plan_micro_batches
@@ -54,8 +55,7 @@ def score_groups(
         RewardError: a weighted term without verdicts.
     """
     assert judged and len({len(j.group.completions) for j in judged}) == 1, "groups of one step have one size"
-    kl_in_reward = config.kl_in is KLPlacement.reward and config.kl_coefficient > 0
-    assert (kl_penalties is not None) == kl_in_reward, "algorithm.kl_in=reward goes with KL penalties"
+    assert (kl_penalties is not None) == has_kl_reward(config), "algorithm.kl_in=reward goes with KL penalties"
     trained = dict(weights)
     shaping: list[dict[str, list[float]]] = [{} for _ in judged]
     if config.overlong_share > 0:
@@ -134,13 +134,7 @@ def _advantages(
 def train_sequences(groups: Sequence[ScoredGroup]) -> list[TrainSequence]:
     """Every completion of every group, joined to its prompt."""
     return [
-        TrainSequence(
-            token_ids=np.concatenate([scored.group.prompt.token_ids, completion.token_ids]),
-            num_prompt_tokens=len(scored.group.prompt.token_ids),
-            behavior_logprobs=completion.behavior_logprobs,
-            advantage=float(advantage),
-            prompt_uid=scored.group.prompt.uid,
-        )
+        TrainSequence.of(scored.group.prompt, completion, advantage=float(advantage))
         for scored in groups
         for completion, advantage in zip(scored.group.completions, scored.advantages, strict=True)
     ]
@@ -188,8 +182,7 @@ def step_micro_batches(
     weights = sequence_token_weights(
         config.aggregation, counts, [s.prompt_uid for s in sequences], denominator, constant_length=constant_length
     )
-    kl_in_loss = config.kl_in is KLPlacement.loss and config.kl_coefficient > 0
-    all_move = kl_in_loss or config.entropy_coefficient > 0
+    all_move = has_kl_loss(config) or config.entropy_coefficient > 0
     kept = [i for i, s in enumerate(sequences) if weights[i] and (s.advantage or all_move)]
     if not kept:  # no signal at all: one pass with gradient 0, so that the optimiser's state moves on as it should
         kept = [0]

@@ -53,6 +53,11 @@ def has_kl_loss(config: AlgorithmConfig) -> bool:
     return config.kl_coefficient > 0 and config.kl_in is KLPlacement.loss
 
 
+def has_kl_reward(config: AlgorithmConfig) -> bool:
+    """Whether a KL penalty is taken from the reward, so that the reference is asked before there is any advantage."""
+    return config.kl_coefficient > 0 and config.kl_in is KLPlacement.reward
+
+
 def needs_proximal(config: AlgorithmConfig) -> bool:
     """Whether the loss of a step with several updates looks at the policy at its start."""
     has_ratio = config.surrogate is not Surrogate.reinforce and config.ratio_to is RatioTo.proximal

@@ -23,7 +23,7 @@ from grpo.learner.optimizer import learning_rate, make_optimizer
 from grpo.learner.policy import load_policy, tensor_name
 from grpo.learner.totals import StepTotals
 from grpo.loss import loss_output, loss_tokens
-from grpo.records import LossOutput, MicroBatch, StepReport, WeightUpdate
+from grpo.records import FloatArray, LossOutput, MicroBatch, StepReport, WeightUpdate
 from grpo.sync.channel import Channel
 from grpo.sync.publisher import Publisher
 
@@ -98,6 +98,12 @@ class Learner:
     def logprobs(self, batch: MicroBatch) -> Tensor:
         """Logprobs of the loss tokens under the current policy, [L], on the host. A collective."""
         return self.policy(batch.to(self.device))[0].cpu()
+
+    @torch.no_grad()
+    def reference_logprobs(self, batches: Sequence[MicroBatch]) -> list[FloatArray]:
+        """Logprobs of the loss tokens under the reference, [L] for each micro-batch, on the host. A collective."""
+        assert self.reference is not None, "there is a reference where algorithm.kl_coefficient is above 0"
+        return [self.reference(batch.to(self.device))[0].cpu().numpy() for batch in batches]
 
     def attach(self, channel: Channel) -> None:
         """Give the sending rank its channel to the engines."""

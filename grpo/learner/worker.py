@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from grpo.config import RunConfig
 from grpo.learner.learner import Learner
-from grpo.records import MicroBatch, StepReport, WeightManifest, WeightUpdate
+from grpo.records import FloatArray, MicroBatch, StepReport, WeightManifest, WeightUpdate
 from grpo.sync.channel import Channel, Endpoint, serve_store
 from grpo.worker_process import free_port, log_to_file, node_address
 
@@ -70,6 +70,10 @@ class LearnerWorker:
     def logprobs(self, batch: MicroBatch) -> torch.Tensor:
         """See `Learner.logprobs`."""
         return self._required.logprobs(batch)
+
+    def reference_logprobs(self, batches: Sequence[MicroBatch]) -> list[FloatArray]:
+        """See `Learner.reference_logprobs`."""
+        return self._required.reference_logprobs(batches)
 
     def publish(self, policy_version: int) -> WeightUpdate:
         """See `Learner.publish`."""
