@@ -140,7 +140,8 @@ def objective_gradients(
 def _exponentiate_(logits: Tensor, targets: Tensor, temperature: float) -> _Exponentials:
     assert logits.ndim == 2 and logits.dtype == torch.float32 and targets.shape == logits.shape[:1]
     highest = _highest(logits)
-    chosen = (logits.gather(1, targets[:, None])[:, 0] - highest) / temperature
+    # Never -inf: a ratio of two impossible tokens is 1 and not NaN.
+    chosen = ((logits.gather(1, targets[:, None])[:, 0] - highest) / temperature).clamp(min=-_LARGEST)
     # Sums of blocks are added in float64, so that their number does not show.
     total, moment = (torch.zeros(len(logits), dtype=torch.float64, device=logits.device) for _ in range(2))
     scratch: Tensor | None = None

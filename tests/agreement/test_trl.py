@@ -82,6 +82,15 @@ def test_a_sequence_ratio_with_another_loss_type_weighs_long_sequences_less():
     assert_same(found, keel(case, config, Aggregation.token_mean))
 
 
+def test_a_sequence_ratio_with_token_weights():
+    case = random_case()
+    assert case.proximal is not None
+    config = AlgorithmConfig(ratio_level=RatioLevel.sequence, importance_cap=1.5)
+    weights = [min(math.exp(p - b), 1.5) for p, b in zip(case.proximal, case.behavior, strict=True)]
+    found = theirs(case, use_vllm=True, ratios=weights, **ONE_RATIO)
+    assert_same(found, keel(case, config, Aggregation.sequence_mean))
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_cispo_their_bound_is_on_the_ratio_and_there_is_no_lower_one(seed):
     case = random_case(seed)

@@ -67,6 +67,15 @@ def test_group_advantages(absent, seed):
     assert not absent or theirs(rewards, WEIGHTS)[2, 1] == 0
 
 
+@pytest.mark.parametrize("options", [{}, {"scale_rewards": "none"}, {"kind": RLOOTrainer}])
+def test_the_only_valid_completion_of_its_group(options):
+    rewards = draw(0, columns=1)
+    rewards[1:G] = NAN
+    found = theirs(rewards, [1.0], **options)
+    assert found[0].tolist() == [0.0] * G and found[1:].abs().max() > 0
+    assert (group_std(*mixed(rewards, [1.0]), eps=EPS)[0] == 0).all()
+
+
 def test_equal_rewards_are_rounding_noise_there_and_exactly_0_here():
     rewards = torch.full((7, 1), 0.1)
     found = generate_and_score(rewards, [1.0], 7)["advantages"]

@@ -34,7 +34,7 @@ def actor(**options: Any):
 
 def theirs(case: Case, name: str = "vanilla", aggregation: Aggregation = Aggregation.token_mean, **options: Any):
     """(loss, d loss / d logprobs [L]) of one of verl's policy losses; `weights` [L] are importance weights."""
-    padded = Padded(case)
+    padded = Padded(case, options.pop("lengths", LENGTHS))
     weights = options.pop("weights", None)
     logprobs = padded.spread(case.logprobs).requires_grad_()
     loss, _ = core.get_policy_loss_fn(name)(
@@ -65,6 +65,12 @@ def test_the_clipped_loss_and_its_aggregations(aggregation, seed):
     case = random_case(seed)
     found = theirs(case, aggregation=aggregation, clip_ratio_low=0.2, clip_ratio_high=0.28)
     assert_same(found, keel(case, replace(PLAIN, clip_high=0.28), aggregation))
+
+
+@pytest.mark.parametrize("aggregation", MODES)
+def test_a_masked_completion_counts_in_no_denominator(aggregation):
+    lengths, case = (*LENGTHS, 0), random_case()
+    assert_same(theirs(case, aggregation=aggregation, lengths=lengths), keel(case, PLAIN, aggregation, lengths))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
