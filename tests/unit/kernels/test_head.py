@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from grpo.config import AlgorithmConfig, Importance, RatioLevel, Surrogate
+from grpo.kernels import gemm
 from grpo.kernels.head import HeadLoss, head_logprobs, head_loss
 from grpo.kernels.objective import is_token_level
 from tests import oracles
@@ -268,9 +269,11 @@ def test_there_is_no_second_derivative():
 
 @pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("converted", [8, 4096])
 @every_config
-def test_16_bit_operands_lose_nothing_but_their_own_rounding(config, dtype, bias):
+def test_16_bit_operands_lose_nothing_but_their_own_rounding(config, converted, dtype, bias, monkeypatch):
     """Logits are float32 sums: logprobs are those of the rounded operands, to float32's accuracy."""
+    monkeypatch.setattr(gemm, "_SLICE", converted)  # vocabulary entries made float32 at a time
     operands = make_operands(bias=bias, dtype=dtype)
     expected = naive(operands, config)  # of the operands as they are, rounded
     found = run(operands, expected.case, config)

@@ -86,6 +86,12 @@ def test_gradient_matches_autograd_in_float64(temperature):
     torch.testing.assert_close(gradient(logits, targets, G, GE, temperature), moving.grad, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("by_entropy", [None, torch.zeros(C)], ids=["logprob", "logprob_and_entropy"])
+def test_without_derivatives_the_gradient_is_exactly_0(by_entropy):
+    logits, targets = random_rows()
+    assert (gradient(logits, targets, torch.zeros(C), by_entropy) == 0).all()
+
+
 @pytest.mark.parametrize("by_entropy", [None, GE], ids=["logprob", "logprob_and_entropy"])
 def test_rows_of_a_gradient_sum_to_0(by_entropy):
     """A constant added to all logits of a row changes nothing."""
