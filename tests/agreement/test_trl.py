@@ -255,7 +255,12 @@ def split(case: Case, loss_type: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("loss_type", "aggregation"), [("bnpo", Aggregation.token_mean), ("grpo", Aggregation.sequence_mean)]
+    ("loss_type", "aggregation"),
+    [
+        ("bnpo", Aggregation.token_mean),
+        ("grpo", Aggregation.sequence_mean),
+        ("dr_grpo", Aggregation.constant_length),
+    ],
 )
 def test_denominators_are_the_micro_batches_own_there_and_the_steps_here(loss_type, aggregation):
     """Cut unevenly the same step has another loss. Keel's is invariant: tests/unit/test_partition.py."""
@@ -263,7 +268,11 @@ def test_denominators_are_the_micro_batches_own_there_and_the_steps_here(loss_ty
     assert split(case, loss_type) != pytest.approx(keel(case, PLAIN, aggregation)[0], rel=1e-3)
 
 
-def test_of_their_loss_types_dapo_has_the_steps_denominator():
+@pytest.mark.parametrize(
+    ("loss_type", "config"),
+    [("dapo", PLAIN), ("cispo", replace(PLAIN, surrogate=Surrogate.cispo, clip_low=1.0, clip_high=0.2))],
+)
+def test_two_of_their_loss_types_have_the_steps_denominator(loss_type, config):
     case = random_case()
     total = torch.tensor(sum(LENGTHS))
     found = 0.0
@@ -277,10 +286,12 @@ def test_of_their_loss_types_dapo_has_the_steps_denominator():
             padded.advantages,
             padded.spread(part.entropy),
             known,
+            loss_type=loss_type,
+            epsilon_high=1.2 if loss_type == "cispo" else 0.2,
             current_gradient_accumulation_steps=2,
             steps_per_generation=2,
         ).item()
-    assert found == pytest.approx(keel(case, PLAIN, Aggregation.token_mean)[0])
+    assert found == pytest.approx(keel(case, config, Aggregation.token_mean)[0])
 
 
 def test_a_masked_completion_stays_in_their_count_of_sequences():
