@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import pytest
 import torch
 from torch import Tensor
 
 from grpo.config import AlgorithmConfig, Importance, Surrogate
 from grpo.kernels.head import head_loss
 from grpo.kernels.row import row_statistics
+from tests.agreement.trl_trainers import ChunkedLogProbFunction, entropy_from_logits, selective_log_softmax
 from tests.oracles import make_case
 
-pytest.importorskip("trl", reason="the dev requirements have it")
 L, H, V = 13, 32, 41
 TEMPERATURE = 0.8
 
@@ -28,8 +27,6 @@ def operands(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor
 
 
 def test_logprobs_and_entropy_of_logits():
-    from trl.trainer.utils import entropy_from_logits, selective_log_softmax
-
     hidden, weight, _, targets = operands()
     logits = hidden @ weight.T
     logprobs, entropy = row_statistics(logits.clone(), targets, temperature=TEMPERATURE)
@@ -38,8 +35,6 @@ def test_logprobs_and_entropy_of_logits():
 
 
 def test_a_masked_vocabulary_entry_makes_their_entropy_nan():
-    from trl.trainer.utils import entropy_from_logits
-
     logits = torch.tensor([[1.0, 2.0, -math.inf]])
     assert entropy_from_logits(logits).isnan().all()
     _, entropy = row_statistics(logits.clone(), torch.tensor([1]), temperature=1.0)
@@ -48,8 +43,6 @@ def test_a_masked_vocabulary_entry_makes_their_entropy_nan():
 
 def chunked(dtype: torch.dtype):
     """(logprobs, entropy, gradients) of TRL's chunked head for the loss of REINFORCE with an entropy bonus."""
-    from trl.kernels.chunked_logprob import ChunkedLogProbFunction
-
     hidden, weight, bias, targets = operands(dtype)
     moving = [t.requires_grad_() for t in (hidden, weight, bias)]
     logprobs, entropy, *_ = ChunkedLogProbFunction.apply(*moving, targets, TEMPERATURE, 16, None, 1.0, ("entropy",))

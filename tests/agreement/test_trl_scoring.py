@@ -12,7 +12,7 @@ from grpo.kernels.advantages import batch_std, group_mean, group_std, leave_one_
 from grpo.kernels.mixtures import gdpo
 from grpo.kernels.overlong import soft_overlong_penalty
 from rewards.mixture import weighted_sum
-from tests.agreement.trl_trainers import RLOOTrainer, generate_and_score
+from tests.agreement.trl_trainers import RLOOTrainer, generate_and_score, get_soft_overlong_punishment
 from tests.builders import make_verdicts
 
 P, G, K = 3, 4, 2
@@ -146,8 +146,6 @@ def test_their_rloo_can_whiten_over_the_batch_afterwards():
 
 
 def test_soft_overlong_punishment():
-    from trl.rewards import get_soft_overlong_punishment
-
     lengths = list(range(1, 30))
     found = get_soft_overlong_punishment(max_completion_len=24, soft_punish_cache=7)([[0] * n for n in lengths])
     assert soft_overlong_penalty(torch.tensor(lengths), max_length=24, buffer=7).tolist() == pytest.approx(found)

@@ -1,4 +1,4 @@
-"""TRL's trainers without a model: its own methods on tensors that are handed in.
+"""TRL's functions, and its trainers without a model: their own methods on tensors that are handed in.
 
 Advantages and losses are methods there and no functions. `__new__` without `__init__` gives an object that has the
 methods; the attributes that they read are set by hand, to what a default `GRPOConfig` gives unless a test says more.
@@ -6,6 +6,7 @@ methods; the attributes that they read are set by hand, to what a default `GRPOC
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -16,11 +17,26 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("trl", reason="the dev requirements have it")
-# Without vLLM, which TRL would import if it is there: it takes seconds and warns of versions that it does not know.
-with patch("trl.import_utils.is_vllm_available", lambda *_, **__: False):
-    from trl.trainer.grpo_trainer import GRPOTrainer
-    from trl.trainer.rloo_trainer import RLOOTrainer
+# It sets variables of the environment that workers of other tests would inherit. Without vLLM, which it would import if
+# it is there: that takes seconds and warns of versions that it does not know.
+with patch.dict(os.environ):
+    pytest.importorskip("trl", reason="the dev requirements have it")
+    with patch("trl.import_utils.is_vllm_available", lambda *_, **__: False):
+        from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+        from trl.rewards import get_soft_overlong_punishment
+        from trl.trainer.grpo_trainer import GRPOTrainer
+        from trl.trainer.rloo_trainer import RLOOTrainer
+        from trl.trainer.utils import entropy_from_logits, selective_log_softmax
+
+__all__ = [
+    "ChunkedLogProbFunction",
+    "RLOOTrainer",
+    "entropy_from_logits",
+    "generate_and_score",
+    "get_soft_overlong_punishment",
+    "loss",
+    "selective_log_softmax",
+]
 
 PAD = 0
 

@@ -6,11 +6,13 @@ verl pins versions of its own, so it is in no requirement of Keel's. To run what
 
 from __future__ import annotations
 
+import os
 import warnings
+from unittest.mock import patch
 
 import pytest
 
-with warnings.catch_warnings():
+with patch.dict(os.environ), warnings.catch_warnings():
     warnings.simplefilter("ignore")
     core = pytest.importorskip("verl.trainer.ppo.core_algos", reason="see tests/agreement/verl_functions.py")
     correction = pytest.importorskip("verl.trainer.ppo.rollout_corr_helper")
