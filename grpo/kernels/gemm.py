@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from grpo.kernels.host_memory import HOST_MEMORY
+
 #: Vocabulary entries of a 16-bit weight that are converted at a time on a CPU.
 _SLICE = 4096
 
@@ -29,9 +31,16 @@ def logits_buffer(num_tokens: int, weight: Tensor) -> Tensor:
     On a CPU the tokens are neighbours in memory and not the vocabulary: all three products are then a few per cent
     faster, those that sum over the vocabulary by a sixth.
     """
-    shape = (num_tokens, len(weight)) if weight.is_cuda else (len(weight), num_tokens)
-    buffer = weight.new_empty(shape, dtype=torch.float32)
-    return buffer if weight.is_cuda else buffer.T
+    if weight.is_cuda:
+        return weight.new_empty(num_tokens, len(weight), dtype=torch.float32)
+    return HOST_MEMORY.empty(len(weight), num_tokens).T
+
+
+def weight_gradient_buffer(weight: Tensor) -> Tensor:
+    """Uninitialised [V, H] float32: chunks are summed in it, and it is rounded to the weight's own type once."""
+    if weight.is_cuda:
+        return torch.empty_like(weight, dtype=torch.float32)
+    return HOST_MEMORY.empty(*weight.shape)
 
 
 def logits(hidden: Tensor, weight: Tensor, *, out: Tensor) -> Tensor:

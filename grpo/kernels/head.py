@@ -169,8 +169,7 @@ class _Gradients:
         self._hidden, self._weight = hidden, weight
         self.wanted = any(needed[:3])
         self._by_hidden = torch.empty_like(hidden) if needed[0] else None
-        # Summed over chunks in float32, and rounded to the weight's own type once.
-        self._by_weight = torch.empty_like(weight, dtype=torch.float32) if needed[1] else None
+        self._by_weight = gemm.weight_gradient_buffer(weight) if needed[1] else None
         self._by_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and needed[2] else None
         self._empty = True
 
