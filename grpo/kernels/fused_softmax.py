@@ -16,8 +16,6 @@ import math
 import triton
 import triton.language as tl
 
-from grpo.kernels.fused_token_loss import expm1_and_excess
-
 _LARGEST = tl.constexpr(3.4028234663852886e38)  # the largest finite float32
 _LN_2 = tl.constexpr(math.log(2.0))
 _LEAST_POWER = tl.constexpr(-200.0)  # 2^-200 is 0 in float32, and 0 * -200 is 0 where 0 * -inf would be NaN
@@ -99,7 +97,8 @@ def overwrite(
 
     Why nothing is overwritten that is still to be read; addresses are bytes from the start of the row:
 
-    - Every value depends on `total`, so none is written before the whole first pass has been read.
+    - Every value depends on `total`, to which all threads add behind a barrier: by then all have read all of the first
+      pass, the target's logit too.
     - float32: a logit's own place takes its gradient, which depends on it.
     - 16 bits: block k is read at [4 B k, 4 B (k + 1)) and written at [2 B k, 2 B (k + 1)), where logits of block k / 2
       stand, of block 0 itself for k = 0: another thread might still have to read them. Hence the barrier. A block is
@@ -132,11 +131,11 @@ def overwrite(
         values = (tl.exp2(powers) * slopes).to(out.dtype.element_ty)
         columns = _columns(start, BLOCK)
         tl.store(out + columns, values, mask=columns < NUM_COLUMNS, eviction_policy="evict_first")
-    # The target's entry once more and whole: by expm1, 1 - p keeps its digits where p is almost 1.
+    # The target's entry once more and whole: to look for it among all others would cost each of them a comparison.
     least = tl.maximum(logprob, _LEAST_LOGPROB, propagate_nan=tl.PropagateNan.ALL)
-    expm1, _ = expm1_and_excess(least)
-    value = -by_logprob * expm1
+    p = tl.exp(least)
+    value = by_logprob * (1.0 - p)
     if HAS_ENTROPY:
-        value -= by_entropy * (expm1 + 1.0) * (least + entropy)
+        value -= by_entropy * p * (least + entropy)
     tl.debug_barrier()
     tl.store(out + target, (value * inverse_temperature).to(out.dtype.element_ty))
