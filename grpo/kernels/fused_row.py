@@ -16,7 +16,7 @@ multiprocessor 68 MB are being worked on, of which at any time the half counts t
 besides, up to 200 KB of each row are still in the L1 cache of its own multiprocessor. Two programs on each would be too
 much. So `launch_shape` gives long rows 1024 threads of 64 registers, which fill a multiprocessor, and shorter ones
 fewer, so that about half a megabyte is being worked on at each. Loads of the first pass ask to stay in the cache, those
-of the second to go.
+of the second to go. All this is reckoned; how often the second reading does find its row has not been measured.
 
 Nothing is tuned by trial: a kernel that overwrites its input can't be run twice.
 """
