@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -18,12 +19,16 @@ from rich.table import Table
 from grpo.report.environment import describe_environment
 from grpo.report.metrics_log import read_metrics
 
+#: A yardstick that spreads wider than this measures the machine's other work.
+MAX_SPREAD = 0.1
 
-def arguments(description: str) -> argparse.ArgumentParser:
-    """A parser with ``--json`` and free overrides for `grpo train`."""
+
+def arguments(description: str, *, overrides: bool = True) -> argparse.ArgumentParser:
+    """A parser with ``--json`` and, if wanted, free overrides of the configuration."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures there")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="handed on to grpo train")
+    if overrides:
+        parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys as for grpo train")
     return parser
 
 
@@ -59,6 +64,30 @@ def write_json(path: Path | None, figures: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"environment": describe_environment(), **figures}
         path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def versions(*distributions: str) -> dict[str, str | None]:
+    """Installed versions; None for what is not there."""
+    found: dict[str, str | None] = {}
+    for name in distributions:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def warn_if_busy(spreads: Iterable[float]) -> None:
+    """Say so where the yardstick itself was uneven: its interquartile range over its median."""
+    if (widest := max(spreads, default=0.0)) > MAX_SPREAD:
+        print(f"the yardstick's times spread by {widest:.0%}: was the machine busy? Nothing above is worth much then")
+
+
+def exit_missed(missed: Sequence[str]) -> NoReturn:
+    """End with 1 and the bars that were missed, or with 0."""
+    for reason in missed:
+        print(f"missed: {reason}")
+    sys.exit(1 if missed else 0)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
