@@ -11,7 +11,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from grpo.config import RunConfig
+from grpo.config import RatioTo, RunConfig
 from grpo.errors import ConfigError
 from launch.configuration import CONF_DIR, as_yaml, known_keys, load_config, sweep
 
@@ -119,9 +119,13 @@ def test_every_key_can_be_given_its_own_default(key: str):
     assert value_at(load_config([*room, f"{key}={text}"]), key) == default
 
 
+#: What some values are refused without.
+COMPANIONS: dict[StrEnum, list[str]] = {RatioTo.behavior: ["algorithm.importance=none"]}
+
+
 @pytest.mark.parametrize(("key", "member"), enums(), ids=lambda value: str(value))
 def test_every_enum_value_can_be_given_as_yaml_has_it(key: str, member: StrEnum):
-    found = value_at(load_config([f"{key}={member.value}"]), key)
+    found = value_at(load_config([f"{key}={member.value}", *COMPANIONS.get(member, [])]), key)
     assert found is member
 
 
