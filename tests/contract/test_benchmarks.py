@@ -46,7 +46,6 @@ def test_head_reports_what_it_compared(tmp_path: Path, monkeypatch: pytest.Monke
         "--no-memory",
         "--arms",
         "naive",
-        "torch sum",
         "liger",
         "--json",
         str(target),
