@@ -430,7 +430,7 @@ class LearnerConfig:
     eps: float = 1e-8
     max_grad_norm: float = 1.0
     micro_batch_tokens: int = 8192  #: packed tokens of one forward and backward
-    logits_chunk_tokens: int = 2048  #: loss tokens whose logits exist at one time
+    logits_chunk_tokens: int = 4096  #: loss tokens whose logits exist at one time
     activation_checkpointing: bool = False
     timeout_s: float = 1800.0  #: of any collective among the ranks
 

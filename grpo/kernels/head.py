@@ -115,6 +115,18 @@ def head_logprobs(
     return logprobs, entropy
 
 
+class _Inputs(NamedTuple):
+    """Arguments of `head_loss`."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    tokens: LossTokens
+    config: AlgorithmConfig
+    temperature: float
+    chunk_tokens: int
+
+
 class _Head(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -127,24 +139,11 @@ class _Head(torch.autograd.Function):
         temperature: float,
         chunk_tokens: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        rows, dtype = _rows(hidden.device), gemm.gradient_dtype(hidden)
         gradients = _Gradients(hidden, weight, bias, ctx.needs_input_grad)
-        if is_token_level(config):
-            losses, logprobs, entropy = (hidden.new_empty(len(hidden), dtype=torch.float32) for _ in range(3))
-            for part, logits in _chunks(hidden, weight, bias, chunk_tokens):
-                chunk = tokens.slice(part.start, part.stop)
-                done = rows.row_loss(logits, chunk, config, temperature=temperature, dtype=dtype)
-                logprobs[part], entropy[part], losses[part] = done.logprobs, done.entropy, done.loss
-                gradients.add(part, done.gradient, done.row_scale)
-        else:
-            logprobs, entropy = head_logprobs(
-                hidden, weight, tokens.targets, temperature=temperature, chunk_tokens=chunk_tokens, bias=bias
-            )
-            losses, by_logprob, by_entropy = row.objective_gradients(logprobs, entropy, tokens, config)
-            for part, logits in _chunks(hidden, weight, bias, chunk_tokens if gradients.wanted else 0):
-                by = by_logprob[part], None if by_entropy is None else by_entropy[part]
-                targets = tokens.targets[part]
-                gradients.add(part, *rows.row_gradient(logits, targets, *by, temperature=temperature, dtype=dtype))
+        passes = _one_pass if is_token_level(config) else _two_passes
+        losses, logprobs, entropy = passes(
+            _Inputs(hidden, weight, bias, tokens, config, temperature, chunk_tokens), gradients
+        )
         ctx.gradients = gradients.finished(weight.dtype)
         ctx.mark_non_differentiable(logprobs, entropy)
         return (losses * tokens.weights).sum(), logprobs, entropy
@@ -160,6 +159,43 @@ class _Head(torch.autograd.Function):
         if not (outer[0].is_cpu and outer[0].item() == 1.0):
             gradients = tuple(g if g is None else g.mul_(outer[0]) for g in gradients)
         return (*gradients, None, None, None, None)
+
+
+# Each returns (losses, logprobs, entropy), [L], and fills `gradients`. Functions of their own, so that no name still
+# holds a chunk's logits when the gradients are rounded.
+
+
+def _one_pass(given: _Inputs, gradients: _Gradients) -> tuple[Tensor, Tensor, Tensor]:
+    hidden, tokens = given.hidden, given.tokens
+    rows, dtype = _rows(hidden.device), gemm.gradient_dtype(hidden)
+    losses, logprobs, entropy = (hidden.new_empty(len(hidden), dtype=torch.float32) for _ in range(3))
+    for part, logits in _chunks(hidden, given.weight, given.bias, given.chunk_tokens):
+        chunk = tokens.slice(part.start, part.stop)
+        done = rows.row_loss(logits, chunk, given.config, temperature=given.temperature, dtype=dtype)
+        losses[part], logprobs[part], entropy[part] = done.loss, done.logprobs, done.entropy
+        gradients.add(part, done.gradient, done.row_scale)
+    return losses, logprobs, entropy
+
+
+def _two_passes(given: _Inputs, gradients: _Gradients) -> tuple[Tensor, Tensor, Tensor]:
+    hidden, tokens = given.hidden, given.tokens
+    rows, temperature = _rows(hidden.device), given.temperature
+    logprobs, entropy = head_logprobs(
+        hidden,
+        given.weight,
+        tokens.targets,
+        temperature=temperature,
+        chunk_tokens=given.chunk_tokens,
+        bias=given.bias,
+    )
+    losses, by_logprob, by_entropy = row.objective_gradients(logprobs, entropy, tokens, given.config)
+    for part, logits in _chunks(hidden, given.weight, given.bias, given.chunk_tokens if gradients.wanted else 0):
+        by = by_logprob[part], None if by_entropy is None else by_entropy[part]
+        gradient, scale = rows.row_gradient(
+            logits, tokens.targets[part], *by, temperature=temperature, dtype=gemm.gradient_dtype(hidden)
+        )
+        gradients.add(part, gradient, scale)
+    return losses, logprobs, entropy
 
 
 class _Gradients:
