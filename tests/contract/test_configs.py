@@ -11,12 +11,13 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from grpo.config import RatioTo, RunConfig
+from grpo.config import AlgorithmConfig, RatioTo, RunConfig
 from grpo.errors import ConfigError
 from launch.configuration import CONF_DIR, as_yaml, known_keys, load_config, sweep
 
 FILES = sorted(CONF_DIR.rglob("*.yaml"))
 EXPERIMENTS = sorted(p.stem for p in (CONF_DIR / "experiment").glob("*.yaml"))
+RECIPES = sorted(p.stem for p in (CONF_DIR / "algorithm").glob("*.yaml"))
 #: Free-form dictionaries of the schema.
 OPEN = ("reward.weights", "rollout.engine_args")
 
@@ -78,6 +79,21 @@ def test_every_group_option_is_valid_by_itself(path: Path):
     section = type(getattr(RunConfig(), path.parent.name))
     merged = OmegaConf.merge(OmegaConf.structured(section), OmegaConf.load(path))
     assert isinstance(OmegaConf.to_object(merged), section)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_goes_with_every_experiment(recipe: str, experiment: str):
+    """What the recipe sets, and the schema's default of all it does not."""
+    written = yaml.safe_load((CONF_DIR / "algorithm" / f"{recipe}.yaml").read_text())
+    found = leaves(load_config([f"experiment={experiment}", f"algorithm={recipe}"]).algorithm)
+    assert found == leaves(AlgorithmConfig()) | written
+
+
+def test_the_recipes_are_all_there():
+    named = {"grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "scalerl", "gdpo"}
+    assert set(RECIPES) == named
+    assert len({str(leaves(load_config([f"algorithm={name}"]).algorithm)) for name in RECIPES}) == len(RECIPES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF_DIR)))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import torch
+import yaml
 
 from grpo.config import AlgorithmConfig, RunConfig
 from grpo.kernels.head import HeadLoss
@@ -17,7 +20,7 @@ from grpo.learner.totals import StepTotals
 from grpo.loss import loss_output, loss_tokens
 from grpo.packing import pack
 from grpo.report.series import TIME_PARTS
-from launch.configuration import known_keys
+from launch.configuration import CONF_DIR, known_keys
 from tests.builders import make_sequence
 from tests.conftest import ROOT
 
@@ -29,6 +32,8 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _SOURCE_PATH = re.compile(r"`((?:grpo|rewards|launch|conf)/[\w./*-]*)`")
 _METRIC_ROW = re.compile(r"^\| `([\w/<>]+)` \|", re.MULTILINE)
 _KEY_ROW = re.compile(r"^\| `([\w.]+)` \| `(.*?)` \|", re.MULTILINE)
+_GROUP_ROW = re.compile(r"^\| `(\w+)=` \| (.+?) \|$", re.MULTILINE)
+_NAME_ROW = re.compile(r"^\| `(\w+)`[^|]* \|", re.MULTILINE)
 
 
 def name_of(document: Path) -> str:
@@ -38,6 +43,11 @@ def name_of(document: Path) -> str:
 def prose(document: Path) -> str:
     """Text without fenced blocks."""
     return _FENCE.sub("", document.read_text(encoding="utf-8"))
+
+
+def page(name: str) -> str:
+    """The whole of docs/NAME.md."""
+    return (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
 
 
 def defaults() -> dict[str, object]:
@@ -94,17 +104,58 @@ def loss_metrics() -> set[str]:
 
 
 def test_every_key_is_documented_with_its_default():
-    documented = dict(_KEY_ROW.findall((ROOT / "docs/config.md").read_text(encoding="utf-8")))
+    documented = dict(_KEY_ROW.findall(page("config")))
     assert documented == {key: shown(value) for key, value in defaults().items()}
+
+
+def test_every_option_of_every_group_is_documented():
+    presets, _, _ = page("config").partition("\n## All keys")
+    documented = {group: set(re.findall(r"`(\w+)`", options)) for group, options in _GROUP_ROW.findall(presets)}
+    documented["experiment"] = set(_NAME_ROW.findall(presets))
+    groups = [path for path in CONF_DIR.iterdir() if path.is_dir()]
+    assert documented == {group.name: {path.stem for path in group.glob("*.yaml")} for group in groups}
+
+
+def test_every_recipe_is_documented_with_the_keys_it_sets():
+    section = page("algorithm").partition("\n## Recipes\n")[2].partition("\n## ")[0]
+    table, departures = section.split("\n| recipe |")
+    rows = {
+        name: {key: yaml.safe_load(value) for key, value in re.findall(r"`(\w+)=(\S+?)`", sets)}
+        for name, sets in re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE)
+    }
+    assert rows == {path.stem: yaml.safe_load(path.read_text()) for path in (CONF_DIR / "algorithm").glob("*.yaml")}
+    assert set(_NAME_ROW.findall(departures)) == set(rows)
+
+
+def algorithm_choices() -> list[tuple[str, str]]:
+    """(key, value) of all that the algorithm lets one choose by name."""
+    kinds = {key: kind for key, kind in get_type_hints(AlgorithmConfig).items() if isinstance(kind, type)}
+    return [(key, str(value)) for key, kind in kinds.items() if issubclass(kind, StrEnum) for value in kind]
+
+
+@pytest.mark.parametrize(("key", "value"), algorithm_choices())
+def test_every_choice_of_the_algorithm_is_explained(key: str, value: str):
+    meanings = dict(re.findall(r"^\| `algorithm\.(\w+)` \| `.*?` \| (.+) \|$", page("config"), re.MULTILINE))
+    assert f"`{value}`" in meanings[key]
+    assert re.search(rf"`((algorithm\.)?{key}=)?{value}`", page("algorithm"))
+
+
+def test_the_layers_are_those_that_are_checked():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    checked = next(contract["layers"] for contract in contracts if contract.get("containers") == ["grpo"])
+    block = re.search(r"```\n +(controller\n.+?)\n +```", page("architecture"), re.DOTALL)
+    assert block
+    written = [re.split(" {3,}", line.strip())[0] for line in block[1].splitlines()]
+    assert [re.findall(r"\w+|[:|]", line) for line in written] == [re.findall(r"\w+|[:|]", line) for line in checked]
 
 
 @pytest.mark.parametrize("name", sorted(metric_names()))
 def test_every_metric_is_documented(name: str):
-    assert f"`{name}`" in (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    assert f"`{name}`" in page("metrics")
 
 
 def test_no_documented_metric_is_gone():
-    documented = _METRIC_ROW.findall((ROOT / "docs/metrics.md").read_text(encoding="utf-8"))
+    documented = _METRIC_ROW.findall(page("metrics"))
     assert len(documented) == len(set(documented))
     assert set(documented) <= metric_names() | {f"time/{part}_s" for part in TIME_PARTS}
 
