@@ -28,14 +28,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "width": 896,
         "vocabulary": [32_768, 151_936],
         "dtype": "float32",
-        "chunk_tokens": 128,
+        "chunk_tokens": 256,
     },
     "cuda": {
         "tokens": [2048, 8192, 16_384],
         "width": 4096,
         "vocabulary": [128_256],
         "dtype": "bfloat16",
-        "chunk_tokens": 2048,
+        "chunk_tokens": 4096,
     },
 }
 

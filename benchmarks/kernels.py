@@ -25,8 +25,8 @@ MIN_CUDA_SHARE = 0.8
 MAX_HEAD_SHARE = 0.01
 COPY, HEAD = "copy", "three products"
 DEFAULTS = {
-    "cpu": {"tokens": 512, "width": 896, "vocabulary": 151_936, "dtype": "float32", "chunk_tokens": 128},
-    "cuda": {"tokens": 8192, "width": 4096, "vocabulary": 128_256, "dtype": "bfloat16", "chunk_tokens": 2048},
+    "cpu": {"tokens": 512, "width": 896, "vocabulary": 151_936, "dtype": "float32", "chunk_tokens": 256},
+    "cuda": {"tokens": 8192, "width": 4096, "vocabulary": 128_256, "dtype": "bfloat16", "chunk_tokens": 4096},
 }
 GROUP_SIZE = 8
 TOKENS_PER_COMPLETION = 64

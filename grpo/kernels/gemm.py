@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from grpo.kernels.host_memory import HOST_MEMORY
+from grpo.kernels.host_memory import HOST_BUFFERS
 
 #: Vocabulary entries of a 16-bit weight that are converted at a time on a CPU.
 _SLICE = 4096
@@ -33,14 +33,14 @@ def logits_buffer(num_tokens: int, weight: Tensor) -> Tensor:
     """
     if weight.is_cuda:
         return weight.new_empty(num_tokens, len(weight), dtype=torch.float32)
-    return HOST_MEMORY.empty(len(weight), num_tokens).T
+    return HOST_BUFFERS.empty(len(weight), num_tokens).T
 
 
 def weight_gradient_buffer(weight: Tensor) -> Tensor:
     """Uninitialised [V, H] float32: chunks are summed in it, and it is rounded to the weight's own type once."""
     if weight.is_cuda:
         return torch.empty_like(weight, dtype=torch.float32)
-    return HOST_MEMORY.empty(*weight.shape)
+    return HOST_BUFFERS.empty(*weight.shape)
 
 
 def logits(hidden: Tensor, weight: Tensor, *, out: Tensor) -> Tensor:

@@ -54,4 +54,4 @@ class HostMemory:
 
 
 #: Of this process.
-HOST_MEMORY = HostMemory()
+HOST_BUFFERS = HostMemory()

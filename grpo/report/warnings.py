@@ -93,7 +93,7 @@ def _optimisation(metrics: Mapping[str, float], history: Sequence[Mapping[str, f
     if entropy < MIN_ENTROPY:
         yield (
             f"Entropy fell to {format_number(entropy)} nats: the policy hardly explores any more. Lower learner.lr, "
-            "raise algorithm.clip_high, or stop here if the reward is good enough."
+            "raise algorithm.clip_high or algorithm.entropy_coefficient, or stop here if the reward is good enough."
         )
     norm = metrics.get("learner/grad_norm", math.nan)
     earlier = [value for value in column(history, "learner/grad_norm") if math.isfinite(value)]
