@@ -33,6 +33,8 @@ from launch.configuration import load_config
 
 FUSED, NAIVE = "fused", "naive"
 GROUP_SIZE = 4
+#: Times of two equal heads differ by so much on a quiet machine.
+MAX_RATIO = 1.02
 #: Relative difference of the gradient's norm that two heads may have.
 MAX_DIFFERENCE = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 3e-2}
 
@@ -57,6 +59,8 @@ def naive_head(
 
 
 HEADS = {FUSED: head_loss, NAIVE: naive_head}
+#: The CPU preset is cut for 8 GiB; with so few tokens in a pass the optimiser, not the head, sets the peak.
+CPU_OVERRIDES = ["learner.micro_batch_tokens=1024", "learner.logits_chunk_tokens=256"]
 
 
 def micro_batch(max_tokens: int, vocabulary: int, random: np.random.Generator) -> MicroBatch:
@@ -87,8 +91,9 @@ def vocabulary_of(learner: Learner) -> int:
 @contextmanager
 def one_rank(options: argparse.Namespace) -> Iterator[tuple[Learner, list[MicroBatch]]]:
     """A learner that is alone, and what it is to learn from."""
+    preset = CPU_OVERRIDES if options.device == "cpu" else []
     model = [] if options.model is None else [f"model.path={options.model}"]
-    config = load_config([*model, "learner.num_ranks=1", *options.overrides])
+    config = load_config(["learner.num_ranks=1", *preset, *model, *options.overrides])
     backend = "cpu:gloo,cuda:nccl" if options.device == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=f"tcp://127.0.0.1:{free_port('127.0.0.1')}", rank=0, world_size=1)
     try:
@@ -142,7 +147,7 @@ def misses(found: dict[str, dict[str, Any]], dtype: str) -> list[str]:
     """The bars that the fused head missed: neither slower nor larger, and the same gradient."""
     fused, naive = found[FUSED], found[NAIVE]
     missed: list[str] = []
-    if fused["ratio"] > 1.0:
+    if fused["ratio"] > MAX_RATIO:
         missed.append(f"the fused head takes {fused['ratio']:.3f} times as long")
     if fused["extra_bytes"] is not None and fused["extra_bytes"] > naive["extra_bytes"]:
         missed.append("the fused head takes more memory")
@@ -157,7 +162,7 @@ def parse() -> argparse.Namespace:
     parser = arguments((__doc__ or "").split("\n")[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--model", help="a built-in name, a directory or a Hugging Face id; default: model.path")
-    parser.add_argument("--micro-batches", type=int, default=2, help="of learner.micro_batch_tokens each (default: 2)")
+    parser.add_argument("--micro-batches", type=int, default=1, help="of learner.micro_batch_tokens each (default: 1)")
     parser.add_argument("--rounds", type=int, default=7, help="medians are taken over so many (default: 7)")
     parser.add_argument("--head", choices=list(HEADS), help=argparse.SUPPRESS)
     return parser.parse_args()
