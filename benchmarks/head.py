@@ -84,8 +84,6 @@ def measure(p: Problem, names: Sequence[str], options: argparse.Namespace) -> di
     """Time and peak memory of every arm on one problem."""
     found = timed(p, names, options.rounds)
     p.hidden.grad = p.weight.grad = None
-    if p.hidden.is_cuda:  # the arms that follow are other processes
-        torch.cuda.empty_cache()
     shape = {"tokens": len(p.hidden), "width": p.hidden.shape[1], "vocabulary": len(p.weight)}
     shape |= {"dtype": options.dtype, "device": p.hidden.device.type, "chunk-tokens": p.chunk_tokens}
     flags = [part for key, value in shape.items() for part in (f"--{key}", value)]

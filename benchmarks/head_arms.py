@@ -15,7 +15,7 @@ from head_problem import Loss, Problem, differentiate, largest_error
 from torch import Tensor
 
 from grpo.config import AlgorithmConfig, Importance, Surrogate
-from grpo.kernels.head import head_logprobs, head_loss
+from grpo.kernels.head import head_loss
 
 
 class AbsentError(Exception):
@@ -47,12 +47,21 @@ def naive_loss(hidden: Tensor, weight: Tensor, targets: Tensor, coefficients: Te
     return (coefficients * logprobs).sum()
 
 
+@torch.no_grad()
+def naive_logprobs(p: Problem) -> Tensor:
+    """[L] logprobs of the targets; none of Keel's own buffers are left warm."""
+    found: list[Tensor] = []
+    for hidden, targets in zip(p.hidden.split(p.chunk_tokens), p.targets.split(p.chunk_tokens), strict=True):
+        found.append(-F.cross_entropy(F.linear(hidden, p.weight).float(), targets, reduction="none"))
+    return torch.cat(found)
+
+
 def _keel(config: AlgorithmConfig) -> Callable[[Problem], Loss]:
     def make(p: Problem) -> Loss:
         how: dict[str, Any] = {"temperature": 1.0, "chunk_tokens": p.chunk_tokens}
         behavior = torch.zeros_like(p.coefficients)
         if config.importance is not Importance.none:  # sampled from this very policy: every weight is 1
-            behavior = head_logprobs(p.hidden, p.weight, p.targets, **how)[0]
+            behavior = naive_logprobs(p)
         tokens = p.tokens(behavior)
         return lambda: head_loss(p.hidden, p.weight, tokens, config, **how).loss
 

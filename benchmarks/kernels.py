@@ -22,7 +22,7 @@ from grpo.kernels import advantages, gemm, kl, row
 from grpo.records import LossTokens
 
 MIN_CUDA_SHARE = 0.8
-MAX_HEAD_SHARE = 0.01
+MAX_HEAD_SHARE = 0.05
 COPY, HEAD = "copy", "three products"
 DEFAULTS = {
     "cpu": {"tokens": 512, "width": 896, "vocabulary": 151_936, "dtype": "float32", "chunk_tokens": 256},

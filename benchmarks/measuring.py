@@ -125,9 +125,13 @@ def _status_bytes(field: str) -> int:
 def in_fresh_process(script: str, arguments: Sequence[object]) -> dict[str, Any]:
     """What a benchmark prints as the last line of its output, in JSON, when run again with these arguments.
 
+    GPU memory that this process no longer uses is given back before.
+
     Raises:
         RuntimeError: it failed; the message ends with what it wrote.
     """
+    gc.collect()
+    torch.cuda.empty_cache()
     command = [sys.executable, script, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
