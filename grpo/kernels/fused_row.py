@@ -38,7 +38,7 @@ from torch import Tensor
 
 from grpo.config import AlgorithmConfig, RatioTo
 from grpo.kernels.fused_softmax import distribution, overwrite
-from grpo.kernels.fused_token_loss import importance_weight, kl_penalty, surrogate_loss
+from grpo.kernels.fused_token_loss import corrected, penalised, surrogate_loss
 from grpo.kernels.objective import has_kl_loss, is_token_level
 from grpo.kernels.row import RowPass
 from grpo.records import LossTokens
@@ -192,9 +192,7 @@ def _gradient_kernel(
     row = logits + index.to(tl.int64) * NUM_COLUMNS
     target = tl.load(targets + index)
     by_logprob = tl.load(by_logprobs + index)
-    by_entropy = by_logprob
-    if by_entropies is not None:
-        by_entropy = tl.load(by_entropies + index)
+    by_entropy = _given(by_entropies, index, by_logprob)
     found = distribution(row, target, inverse_temperature, power, NUM_COLUMNS, BLOCK, "evict_last")
     HAS_ENTROPY: tl.constexpr = by_entropies is not None
     by_logprob, by_entropy, factor = _split(by_logprob, by_entropy, inverse_temperature, scales, index, HAS_ENTROPY)
@@ -241,12 +239,8 @@ def _loss_kernel(
     advantage = tl.load(advantages + index)
     weight = tl.load(weights + index)
     b = tl.load(behavior + index)
-    p = b
-    if proximal is not None:
-        p = tl.load(proximal + index)
-    r = b
-    if reference is not None:
-        r = tl.load(reference + index)
+    p = _given(proximal, index, b)
+    r = _given(reference, index, b)
     found = distribution(row, target, inverse_temperature, power, NUM_COLUMNS, BLOCK, "evict_last")
     lp = found[0]
     if proximal is None:
@@ -254,14 +248,8 @@ def _loss_kernel(
     loss, slope = surrogate_loss(
         lp, lp - (b if TO_BEHAVIOR else p), advantage, low, high, dual_clip, SURROGATE, HAS_DUAL_CLIP
     )
-    if IMPORTANCE != "none":
-        importance = importance_weight(p - b, floor, cap, IMPORTANCE)
-        loss *= importance
-        slope *= importance
-    if KL != "none":
-        penalty, penalty_slope = kl_penalty(lp, b, r, KL)
-        loss += kl_coefficient * penalty
-        slope += kl_coefficient * penalty_slope
+    loss, slope = corrected(loss, slope, p - b, floor, cap, IMPORTANCE)
+    loss, slope = penalised(loss, slope, lp, b, r, kl_coefficient, KL)
     if HAS_ENTROPY:
         loss -= entropy_coefficient * found[1]
     tl.store(logprobs + index, lp)
@@ -272,6 +260,15 @@ def _loss_kernel(
     )
     out = _gradient_row(gradient, index, NUM_COLUMNS)
     overwrite(row, out, target, found, by_logprob, by_entropy, factor, power, NUM_COLUMNS, BLOCK, HAS_ENTROPY)
+
+
+@triton.jit
+def _given(values, index, otherwise):
+    """The row's value, or `otherwise` where there are none."""
+    value = otherwise
+    if values is not None:
+        value = tl.load(values + index)
+    return value
 
 
 @triton.jit

@@ -85,6 +85,16 @@ def surrogate_loss(
 
 
 @triton.jit
+def corrected(loss, slope, log_ratio, floor, cap, IMPORTANCE: tl.constexpr):
+    """Surrogate loss and its derivative, times the importance weight."""
+    if IMPORTANCE != "none":
+        weight = importance_weight(log_ratio, floor, cap, IMPORTANCE)
+        loss *= weight
+        slope *= weight
+    return loss, slope
+
+
+@triton.jit
 def importance_weight(log_ratio, floor, cap, IMPORTANCE: tl.constexpr):
     """The factor on the surrogate loss, for the tokens' two kinds."""
     weight, _ = bounded_ratio(log_ratio)
@@ -93,6 +103,16 @@ def importance_weight(log_ratio, floor, cap, IMPORTANCE: tl.constexpr):
     else:
         weight = tl.where((weight >= floor) & (weight <= cap), weight, 0.0)
     return weight
+
+
+@triton.jit
+def penalised(loss, slope, logprob, behavior, reference, coefficient, KL: tl.constexpr):
+    """Loss and its derivative, with the KL penalty and its own."""
+    if KL != "none":
+        penalty, penalty_slope = kl_penalty(logprob, behavior, reference, KL)
+        loss += coefficient * penalty
+        slope += coefficient * penalty_slope
+    return loss, slope
 
 
 @triton.jit

@@ -26,6 +26,7 @@ from grpo.records import LossTokens
 #: cache, so that what is done to them costs one trip to memory.
 _BLOCK_ELEMENTS = 1 << 20
 _LARGEST = torch.finfo(torch.float32).max
+_SMALLEST = torch.finfo(torch.float32).tiny
 
 
 class RowPass(NamedTuple):
@@ -200,7 +201,8 @@ def _gradient_(
         # p_j (log p_j + H) = (e_j log e_j + e_j (H - log s)) / s, e log e taken as 0 at 0.
         factor = -by_logprob - by_entropy * (found.entropy - found.total.log())
         for block in _blocks(gradient):
-            entropic = torch.xlogy(block, block).mul_(by_entropy[:, None])
+            # Not xlogy, which takes three times as long. The smallest normal number stands for 0, and 0 log of it is 0.
+            entropic = block.clamp(min=_SMALLEST).log_().mul_(block).mul_(by_entropy[:, None])
             block.mul_(factor[:, None]).sub_(entropic)
         gradient.scatter_add_(1, targets[:, None], (by_logprob * found.total)[:, None])
         scale = size / (found.total * temperature)

@@ -12,6 +12,7 @@ from grpo.config import AlgorithmConfig, Importance, KLEstimator, RatioTo, Surro
 from grpo.kernels import row
 from grpo.kernels.objective import objective
 from grpo.records import LossTokens
+from tests.unit.kernels.rows import assert_gradient, whole
 
 fused_row = pytest.importorskip("grpo.kernels.fused_row", exc_type=ImportError)
 pytestmark = pytest.mark.gpu
@@ -70,24 +71,6 @@ def expected_pass(
     return chosen.detach(), entropy.detach(), loss.detach(), gradient
 
 
-def whole(gradient: Tensor, scale: Tensor | None) -> Tensor:
-    return gradient.double() if scale is None else gradient.double() * scale.double()[:, None]
-
-
-def assert_gradient(
-    gradient: Tensor, scale: Tensor | None, expected: Tensor, targets: Tensor, dtype: torch.dtype
-) -> None:
-    """Each entry to the type's rounding, and to that of float32 of its row's largest: the targets' aside, which dwarf
-    all others. float16 has a smallest number, too."""
-    largest = expected.scatter(1, targets[:, None], 0.0).abs().amax(-1, keepdim=True)
-    floor = (2e-6 * largest).expand(expected.shape).scatter(1, targets[:, None], 2e-6 * expected.abs().amax(-1, True))
-    if dtype == torch.float16:
-        assert scale is not None
-        floor = floor + 6e-8 * scale.double()[:, None]
-    excess = (whole(gradient, scale) - expected).abs() - expected.abs() * ACCURACY[dtype] - floor
-    assert (excess <= 1e-30).all(), excess.max()
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", SIZES)
 def test_row_loss_at_full_size(size: int, dtype: torch.dtype) -> None:
@@ -99,7 +82,7 @@ def test_row_loss_at_full_size(size: int, dtype: torch.dtype) -> None:
         torch.testing.assert_close(done.logprobs.double(), logprobs, rtol=2e-6, atol=2e-6)
         torch.testing.assert_close(done.entropy.double(), entropy, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(done.loss.double(), loss, rtol=2e-5, atol=1e-5)
-        assert_gradient(done.gradient, done.row_scale, gradient, targets, dtype)
+        assert_gradient(done.gradient, done.row_scale, gradient, targets, ACCURACY[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -174,7 +157,7 @@ def test_extreme_rows(dtype: torch.dtype) -> None:
     found, scale = fused_row.row_gradient(logits, targets, g, g_entropy, temperature=1.0, dtype=dtype)
     assert found[6].isnan().all()
     scale = None if scale is None else scale[sound]
-    assert_gradient(found[sound], scale, expected[sound], targets[sound], dtype)
+    assert_gradient(found[sound], scale, expected[sound], targets[sound], ACCURACY[dtype])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

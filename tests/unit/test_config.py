@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from dataclasses import fields, is_dataclass
+from enum import StrEnum
 
 import pytest
 
@@ -280,7 +281,7 @@ def test_the_configuration_survives_pickling():
 
 def test_enums_are_spelled_as_they_are_named():
     """YAML gives an enum by its name, the code compares its value: they must be the same."""
-    enums = [e for e in vars(schema).values() if isinstance(e, type) and issubclass(e, schema.StrEnum)]
+    enums = [e for e in vars(schema).values() if isinstance(e, type) and issubclass(e, StrEnum)]
     assert len(enums) >= 9
     for member in (m for e in enums for m in e):
         assert member.name == member.value

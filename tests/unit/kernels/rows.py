@@ -36,6 +36,18 @@ def whole(gradient: Tensor, scale: Tensor | None) -> Tensor:
     return gradient.double() if scale is None else gradient.double() * scale.double()[:, None]
 
 
+def assert_gradient(gradient: Tensor, scale: Tensor | None, expected: Tensor, targets: Tensor, accuracy: float) -> None:
+    """Each entry to `accuracy`, and to float32's rounding of its row's largest: the targets' aside, which dwarf all
+    others. float16 has a smallest number, too."""
+    largest = expected.scatter(1, targets[:, None], 0.0).abs().amax(-1, keepdim=True)
+    floor = (2e-6 * largest).expand(expected.shape).scatter(1, targets[:, None], 2e-6 * expected.abs().amax(-1, True))
+    if gradient.dtype == torch.float16:
+        assert scale is not None
+        floor = floor + 6e-8 * scale.double()[:, None]
+    excess = (whole(gradient, scale) - expected).abs() - expected.abs() * accuracy - floor
+    assert (excess <= 1e-30).all(), excess.max()
+
+
 def gradient(logits, targets, by_logprob, by_entropy=None, temperature=1.0, dtype=torch.float32) -> Tensor:
     found, scale = row.row_gradient(
         logits.clone(), targets, by_logprob, by_entropy, temperature=temperature, dtype=dtype

@@ -26,6 +26,7 @@ import grpo.kernels
 from grpo.config import AlgorithmConfig, Importance, KLEstimator, KLPlacement, RatioLevel, RatioTo, Surrogate
 from grpo.kernels import row
 from grpo.records import LossTokens
+from tests.unit.kernels.rows import assert_gradient, whole
 
 pytest.importorskip("triton")
 # numpy warns where a GPU's arithmetic goes through infinity on purpose.
@@ -174,24 +175,6 @@ def tokens_around(logits: Tensor, targets: Tensor, temperature: float, *, proxim
     )
 
 
-def whole(gradient: Tensor, scale: Tensor | None) -> Tensor:
-    return gradient.double() if scale is None else gradient.double() * scale.double()[:, None]
-
-
-def assert_gradient(
-    gradient: Tensor, scale: Tensor | None, expected: Tensor, targets: Tensor, dtype: torch.dtype
-) -> None:
-    """Each entry to the type's rounding, and to that of float32 of its row's largest: the targets' aside, which dwarf
-    all others. float16 has a smallest number, too."""
-    largest = expected.scatter(1, targets[:, None], 0.0).abs().amax(-1, keepdim=True)
-    floor = (2e-6 * largest).expand(expected.shape).scatter(1, targets[:, None], 2e-6 * expected.abs().amax(-1, True))
-    if dtype == torch.float16:
-        assert scale is not None
-        floor = floor + 6e-8 * scale.double()[:, None]
-    excess = (whole(gradient, scale) - expected).abs() - expected.abs() * ACCURACY[dtype] - floor
-    assert (excess <= 1e-30).all(), excess.max()
-
-
 CONFIGS = {
     "clip": AlgorithmConfig(importance=Importance.none, clip_high=0.3),
     "truncated": AlgorithmConfig(importance=Importance.token_truncate, importance_cap=1.2),
@@ -225,7 +208,7 @@ def test_row_loss_is_the_formula_and_its_gradient(fused, name, temperature, prox
         assert found.dtype == torch.float32
         torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
     assert done.row_scale is None and done.gradient.data_ptr() == logits.data_ptr()
-    assert_gradient(done.gradient, None, expected.gradient, targets, torch.float32)
+    assert_gradient(done.gradient, None, expected.gradient, targets, ACCURACY[torch.float32])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -239,7 +222,7 @@ def test_row_loss_at_any_shape_and_type(fused, shape, dtype):
         done = fused(block).row_loss(logits.clone(), tokens, CONFIGS[name], temperature=0.7, dtype=dtype)
         torch.testing.assert_close(done.loss.double(), expected.loss, rtol=1e-5, atol=2e-6)
         assert done.gradient.dtype == dtype and done.gradient.shape == (count, size)
-        assert_gradient(done.gradient, done.row_scale, expected.gradient, targets, dtype)
+        assert_gradient(done.gradient, done.row_scale, expected.gradient, targets, ACCURACY[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -253,7 +236,7 @@ def test_row_gradient_is_the_derivative(fused, shape, with_entropy, dtype):
     expected = expected_gradient(logits, targets, by_logprob, by_entropy, 0.7)
     found = fused(block).row_gradient(logits, targets, by_logprob, by_entropy, temperature=0.7, dtype=dtype)
     assert found[0].dtype == dtype and found[0].shape == (count, size)
-    assert_gradient(found[0], found[1], expected, targets, dtype)
+    assert_gradient(found[0], found[1], expected, targets, ACCURACY[dtype])
 
 
 @pytest.mark.parametrize(("temperature", "scale"), [(1.0, 0.1), (0.7, 3.0), (3.0, 40.0)])
@@ -321,7 +304,7 @@ def test_the_size_of_the_weights_costs_no_accuracy_in_16_bits(fused, weight, wit
     g_entropy = weight * torch.tensor([0.1, 0.0, -0.7, 3.0]) if with_entropy else None
     found = fused(16).row_gradient(logits.clone(), targets, g, g_entropy, temperature=1.0, dtype=dtype)
     expected = expected_gradient(logits, targets, g, g_entropy, 1.0)
-    assert_gradient(found[0], found[1], expected, targets, dtype)
+    assert_gradient(found[0], found[1], expected, targets, ACCURACY[dtype])
 
 
 @pytest.mark.parametrize("name", ["kl_k3", "kl_weighted_k3"])

@@ -1,0 +1,56 @@
+"""The configuration schema: every key, its default and the invariants between keys.
+
+YAML under conf/ only selects and overrides. Plain dataclasses, not frozen: a frozen schema can't be overlaid.
+Each `__post_init__` raises `ConfigError` naming the key, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+from grpo.config.algorithm import (
+    AdvantageKind,
+    Aggregation,
+    AlgorithmConfig,
+    Importance,
+    KLEstimator,
+    KLPlacement,
+    Mixture,
+    RatioLevel,
+    RatioTo,
+    Surrogate,
+)
+from grpo.config.data import DataConfig, DataSchema, Prefill
+from grpo.config.model import Dtype, ModelConfig
+from grpo.config.reward import KL_TERM, OVERLONG_TERM, PatternConfig, RewardConfig, TestScoring, UnitTestsConfig
+from grpo.config.run import RunConfig
+from grpo.config.workers import ClusterConfig, Device, LearnerConfig, LRSchedule, RolloutConfig, SyncConfig
+
+__all__ = [
+    "KL_TERM",
+    "OVERLONG_TERM",
+    "AdvantageKind",
+    "Aggregation",
+    "AlgorithmConfig",
+    "ClusterConfig",
+    "DataConfig",
+    "DataSchema",
+    "Device",
+    "Dtype",
+    "Importance",
+    "KLEstimator",
+    "KLPlacement",
+    "LRSchedule",
+    "LearnerConfig",
+    "Mixture",
+    "ModelConfig",
+    "PatternConfig",
+    "Prefill",
+    "RatioLevel",
+    "RatioTo",
+    "RewardConfig",
+    "RolloutConfig",
+    "RunConfig",
+    "Surrogate",
+    "SyncConfig",
+    "TestScoring",
+    "UnitTestsConfig",
+]
