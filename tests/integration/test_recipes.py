@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.integration.runs import LEARNABLE, ROOT, train
+from tests.integration.runs import LEARNABLE, ROOT, Run, train
 
 pytestmark = pytest.mark.integration
 RECIPES = sorted(path.stem for path in (ROOT / "conf/algorithm").glob("*.yaml"))
+SETTINGS = ("steps=2", "algorithm.updates_per_step=2", "learner.lr=0.01", "reward.weights.parses=0.1")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Future[Run]]]:
+    """A run of each recipe, two at a time: a run mostly imports, on one core."""
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            recipe: pool.submit(
+                train, tmp_path_factory.mktemp(recipe) / "run", *LEARNABLE, f"algorithm={recipe}", *SETTINGS
+            )
+            for recipe in RECIPES
+        }
+        pool.shutdown(wait=False, cancel_futures=True)  # those that nobody asked for, where tests were selected
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_two_steps(tmp_path: Path, recipe: str) -> None:
-    run = train(
-        tmp_path / "run",
-        *LEARNABLE,
-        f"algorithm={recipe}",
-        "steps=2",
-        "algorithm.updates_per_step=2",
-        "learner.lr=0.01",
-        "reward.weights.parses=0.1",
-    )
+def test_two_steps(runs: Mapping[str, Future[Run]], recipe: str) -> None:
+    run = runs[recipe].result()
     assert run.code == 0, run.output
     assert [row["step"] for row in run.metrics] == [1, 2]
     for row in run.metrics:
