@@ -114,10 +114,10 @@ class UnitTests:
         if result.kind is Kind.SANDBOX_FAULT:
             _LOG.warning("sandbox fault: %s", result.message)
             return Verdict.failed("sandbox_fault")
-        details = {"tests_passed": result.num_passed, "tests_total": len(result.tests)}
+        details = {"tests_passed": result.num_passed, "tests_total": result.num_tests}
         if result.kind is Kind.PASSED:
             return Verdict.valid(1.0, details)
-        value = 0.0 if self._needs_all else result.num_passed / len(result.tests)
+        value = 0.0 if self._needs_all else result.num_passed / result.num_tests
         # A few errors only show when the tree is compiled, such as a `return` outside a function.
         is_syntax = result.kind is Kind.ERROR and result.message.startswith("SyntaxError")
         return Verdict.valid(value, details, "syntax_error" if is_syntax else result.kind.value)

@@ -23,7 +23,8 @@ def classify(program: Program, facts: Mapping[str, Any]) -> ProgramResult:
     kind, message = _kind(program, facts, events, all(tests))
     return ProgramResult(
         kind=kind,
-        tests=tests,
+        num_passed=sum(tests),
+        num_tests=len(tests),
         message=message,
         cpu_s=facts["cpu_s"],
         wall_s=facts["wall_s"],

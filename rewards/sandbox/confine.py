@@ -73,11 +73,11 @@ def _place_descriptors(output_fd: int, report_fd: int) -> None:
 def _set_rlimits(limits: Limits, num_tasks: int) -> None:
     mapped = int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
     memory, cpu = mapped + limits.memory_bytes, math.ceil(limits.cpu_time_s) + 1
-    tasks = num_tasks + limits.num_processes + (_TASK_COUNT_SLACK if num_tasks else 0)
+    tasks = num_tasks + limits.num_threads + (_TASK_COUNT_SLACK if num_tasks else 0)
     for kind, soft, hard in (
         (resource.RLIMIT_AS, memory, memory + _MEMORY_RESERVE_BYTES),
         (resource.RLIMIT_CPU, cpu, cpu + 1),
-        (resource.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
+        (resource.RLIMIT_FSIZE, limits.tmp_bytes, limits.tmp_bytes),
         (resource.RLIMIT_NOFILE, CANDIDATE_DESCRIPTORS, CANDIDATE_DESCRIPTORS),
         (resource.RLIMIT_CORE, 0, 0),
         (resource.RLIMIT_MEMLOCK, 0, 0),

@@ -109,4 +109,4 @@ class Sandbox:
                     self._starter.submit(slot.start).result()
                 except OSError as error:
                     cause = f"no new zygote: {error}"
-        return ProgramResult(kind=Kind.SANDBOX_FAULT, tests=(False,) * len(program.tests), message=cause)
+        return ProgramResult(kind=Kind.SANDBOX_FAULT, num_tests=len(program.tests), message=cause)
