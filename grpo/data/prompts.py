@@ -58,6 +58,7 @@ class PromptStream:
 
     Attributes:
         num_dropped: tasks left out because their prompt is longer than `data.max_prompt_tokens`.
+        domains: the tasks' domains, in order of first appearance.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class PromptStream:
                 f"data.max_prompt_tokens={config.max_prompt_tokens}: all {len(rendered)} prompts are longer; the "
                 f"shortest has {shortest} tokens. Raise it to that or more"
             )
+        self.domains: tuple[str, ...] = tuple(dict.fromkeys(task.domain for task, _ in self._items))
         self._path, self._shuffle, self._seed = config.path, config.shuffle, seed
         self._fingerprint = _fingerprint([task.task_id for task, _ in self._items])
         self._drawn = 0

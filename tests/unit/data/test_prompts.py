@@ -1,6 +1,7 @@
 """Rendering through chat templates, and the draw: deterministic, complete in each epoch, exact on resume."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,6 +106,14 @@ def test_without_shuffling_the_order_is_the_sources(tokenizer):
     assert [prompt.task.task_id for prompt in prompts] == ["t0", "t1", "t2", "t0", "t1", "t2", "t0"]
     assert [prompt.uid for prompt in prompts] == list(range(7))
     assert stream.epoch == pytest.approx(7 / 3)
+
+
+def test_domains_in_order_of_first_appearance(tokenizer):
+    mixed = [replace(t, domain=d) for t, d in zip(tasks(4), ("math", "code", "math", "chat"), strict=True)]
+    lengths = [len(render(t, tokenizer, None)) for t in mixed]
+    assert PromptStream(mixed, tokenizer, DataConfig(), seed=0).domains == ("math", "code", "chat")
+    short = DataConfig(max_prompt_tokens=lengths[2])
+    assert PromptStream(mixed, tokenizer, short, seed=0).domains == ("math", "code"), "dropped tasks do not count"
 
 
 def test_same_seed_same_draw(tokenizer):
