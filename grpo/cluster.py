@@ -53,6 +53,9 @@ def check_resources(config: RunConfig, device: str) -> None:
         "learner.num_ranks x cpus_per_rank": config.learner.num_ranks * config.learner.cpus_per_rank,
         "reward.num_workers x cpus_per_worker": config.reward.num_workers * config.reward.cpus_per_worker,
     }
+    terms = {f"reward.terms.{name}": config.reward.term(name) for name in config.reward.terms}
+    own = {name: term for name, term in terms.items() if term.num_workers}
+    parts |= {f"{name}.num_workers x cpus_per_worker": t.num_workers * t.cpus_per_worker for name, t in own.items()}
     _compare("cluster.num_cpus", parts, config.cluster.num_cpus or num_cores(), "logical CPUs")
     if device == "cuda":
         gpus: dict[str, float] = {
@@ -60,6 +63,7 @@ def check_resources(config: RunConfig, device: str) -> None:
             * config.rollout.tensor_parallel_size,
             "learner.num_ranks": config.learner.num_ranks,
         }
+        gpus |= {f"{name}.num_workers x gpus_per_worker": t.num_workers * t.gpus_per_worker for name, t in own.items()}
         there = torch.cuda.device_count() if config.cluster.num_gpus is None else config.cluster.num_gpus
         _compare("cluster.num_gpus", gpus, there, "GPUs")
 
@@ -121,7 +125,9 @@ def _end(processes: Sequence[psutil.Process]) -> None:
     psutil.wait_procs(alive, timeout=3)
 
 
-def reserve(name: str, count: int, *, cpus: float, gpus: int, config: RunConfig, remedy: str) -> PlacementGroup | None:
+def reserve(
+    name: str, count: int, *, cpus: float, gpus: float, config: RunConfig, remedy: str
+) -> PlacementGroup | None:
     """A placement group of `count` equal bundles, each on one node; None where nothing is asked for.
 
     Raises:

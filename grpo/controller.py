@@ -22,16 +22,18 @@ import numpy as np
 
 from grpo.config import RunConfig
 from grpo.data.prompts import PromptStream
-from grpo.errors import KeelError, TrainingError
+from grpo.errors import KeelError, RewardsFailedError, TrainingError
 from grpo.fleet import Fleet
 from grpo.kernels.objective import has_kl_reward
-from grpo.records import Group, JudgedGroup, Prompt, ScoredGroup
+from grpo.records import JudgedGroup, Prompt, ScoredGroup
 from grpo.reference_kl import kl_penalties, plan_reference_pass
 from grpo.report.display import Display
+from grpo.report.failures import failed_terms, write_failures
 from grpo.report.metrics_log import MetricsLog
 from grpo.report.rollouts import write_rollouts
 from grpo.report.run_directory import RunDirectory
 from grpo.report.warnings import look_wrong
+from grpo.reward_worker import TermSpec
 from grpo.run_state import CheckpointWriter, RunState, identity, rotate
 from grpo.scoring import score_groups, step_micro_batches
 from grpo.step_metrics import merge_reports, rollout_metrics
@@ -57,10 +59,12 @@ class Controller:
         prompts: PromptStream,
         directory: RunDirectory,
         display: Display,
+        terms: Mapping[str, TermSpec],
         *,
         first_step: int = 1,
     ) -> None:
         self._config = config
+        self._terms = terms
         self._fleet = fleet
         self._prompts = prompts
         self._committed = prompts.state()
@@ -118,7 +122,7 @@ class Controller:
     async def _start(self, model_path: Path, checkpoint: Path | None) -> None:
         started = time.perf_counter()
         self._display.phase("starting workers", 0, 0)
-        await self._unless_stopped(self._fleet.launch(model_path))
+        await self._unless_stopped(self._fleet.launch(model_path, self._terms))
         if checkpoint is not None:
             await self._unless_stopped(self._fleet.on_learners("load", str(checkpoint)))
         # Also at the very start, where nothing has changed yet: a channel that does not work is found out here.
@@ -140,7 +144,7 @@ class Controller:
         self._display.phase("sync", 0, 0)
         received = await self._fleet.sync_weights(step)
         sync_s = time.perf_counter() - sync_started
-        metrics = rollout_metrics(scored) | learned | {"epoch": self._prompts.epoch}
+        metrics = rollout_metrics(scored, self._prompts.domains) | learned | {"epoch": self._prompts.epoch}
         slowest = max(received, key=lambda update: update.transfer_s + update.load_s)
         metrics |= {"sync/transfer_s": slowest.transfer_s, "sync/load_s": slowest.load_s}
         times = {"rollout": waits["rollout"], "reward": waits["reward"], "learner": learner_s, "sync": sync_s}
@@ -157,12 +161,13 @@ class Controller:
         try:
             self._display.phase("sampling", 0, total)
             async for group in self._fleet.generate(prompts, _engine_seeds(self._config, step)):
-                judging.append(asyncio.create_task(self._judge(group)))
+                judging.append(asyncio.create_task(self._fleet.rewards.judge(group)))
                 done += 1
                 self._display.phase("sampling", done, total)
             sampled = time.perf_counter()
             self._display.phase("reward", sum(t.done() for t in judging), total)
             judged = sorted(await asyncio.gather(*judging), key=lambda j: j.group.prompt.uid)
+            self._check_rewards(step, judged)
             scored = await self._score(judged)
         finally:
             for task in judging:
@@ -170,8 +175,18 @@ class Controller:
         waits = {"rollout": sampled - started, "reward": time.perf_counter() - sampled}
         return scored, waits
 
-    async def _judge(self, group: Group) -> JudgedGroup:
-        return JudgedGroup(group=group, verdicts=await self._fleet.judge(group))
+    def _check_rewards(self, step: int, judged: list[JudgedGroup]) -> None:
+        """Pause the run where a term failed on too much of the step: its evidence is written, the step is dropped."""
+        limit = self._config.reward.max_failed_share
+        broken = [failed for failed in failed_terms(judged) if failed.share > limit]
+        if broken:
+            evidence = self._directory.failures_file(step)
+            write_failures(evidence, step, judged)
+            raise RewardsFailedError(
+                f"step {step} is not trained on: {'; '.join(map(str, broken))}. That is more than "
+                f"reward.max_failed_share={limit:g}. The failed verdicts are in {evidence}. Mend the cause, or raise "
+                f"that key, and go on with {_resume_hint(self._step, self._directory)}."
+            )
 
     async def _score(self, judged: list[JudgedGroup]) -> list[ScoredGroup]:
         config, penalties = self._config, None
@@ -185,7 +200,7 @@ class Controller:
             penalties = kl_penalties(asked, logprobs, group_size=config.rollout.group_size)
         return score_groups(
             judged,
-            config.reward.weights,
+            config.reward.term_weights,
             config.algorithm,
             max_new_tokens=config.rollout.max_new_tokens,
             kl_penalties=penalties,
@@ -275,6 +290,11 @@ class Controller:
         task.cancel()
         await asyncio.wait({task}, timeout=1.0)
         raise Interrupted
+
+
+def _resume_hint(finished: int, directory: RunDirectory) -> str:
+    """How to go on: from the checkpoint that a failing run saves, or from the start where nothing is finished yet."""
+    return f"the same command and resume={directory.path}" if finished else "the same command"
 
 
 def _engine_seeds(config: RunConfig, step: int) -> list[int]:

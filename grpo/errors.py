@@ -6,6 +6,7 @@ KeelError
 ├── ModelError (also ValueError)     a model path that is missing or holds no usable model
 ├── CheckpointError (also ValueError) a checkpoint is missing, torn, or belongs to another run
 ├── SyncError                        weights arrived in an engine late, not at all, or different
+├── RewardsFailedError               a reward term failed on more of a step than may be; says why and how to go on
 ├── TrainingError                    the optimisation itself failed (NaN loss or gradient)
 └── WorkerError                      a Ray worker died; carries the worker's own traceback
 """
@@ -50,6 +51,10 @@ class CheckpointError(KeelError, ValueError):
 
 class SyncError(KeelError):
     """A weight sync that failed, timed out, or delivered something other than was sent."""
+
+
+class RewardsFailedError(KeelError):
+    """A reward term failed on more of a step than `reward.max_failed_share`: the run is paused, nothing is lost."""
 
 
 class TrainingError(KeelError):

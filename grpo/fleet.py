@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,14 @@ from grpo.config import RunConfig
 from grpo.errors import KeelError, SyncError, WorkerError
 from grpo.learner.worker import LearnerWorker
 from grpo.records import FloatArray, Group, MicroBatch, Prompt, StepReport, WeightUpdate
-from grpo.reward_worker import RewardWorker
+from grpo.reward_stage import RewardStage, kill, plan_pools
+from grpo.reward_worker import RewardWorker, TermSpec
 from grpo.rollout.engine import engine_environment
 from grpo.rollout.worker import RolloutWorker
 from grpo.sync.channel import Endpoint
 from grpo.sync.publisher import verify
 from grpo.worker_process import last_traceback
-from rewards.base import Verdict
+from rewards.base import RewardError
 
 #: glibc gives large blocks back to the kernel and has them zeroed again in every pass, a third of a CPU step; kept in
 #: one heap they are used again.
@@ -35,6 +35,7 @@ HOST_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2 << 30),
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
 }
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 class Fleet:
@@ -47,23 +48,29 @@ class Fleet:
         self._names: dict[ActorProxy[Any], str] = {}
         self.learners: list[ActorProxy[Any]] = []
         self.rollouts: list[ActorProxy[Any]] = []
-        self.rewards: list[ActorProxy[Any]] = []
-        self._idle_rewards: asyncio.Queue[ActorProxy[Any]] = asyncio.Queue()
+        self.rewards = RewardStage(config.reward, config.cluster.startup_timeout_s)
 
-    async def launch(self, model_path: Path) -> None:
+    async def launch(self, model_path: Path, terms: Mapping[str, TermSpec]) -> None:
         """Create all workers, load the model everywhere and connect the weight channel.
+
+        Args:
+            terms: how each reward term is built.
 
         Raises:
             ConfigError: the cluster has no room.
+            RewardError: a reward term can't work where its worker is.
             WorkerError: a worker did not come up; holds its own traceback.
         """
-        self._create()
+        self._create(terms)
+        judges = self.rewards.workers
+        rewards_up = self._all(judges, [w.start.remote() for w in judges])
         starts = [w.start.remote(str(model_path)) for w in self.rollouts]
         host, port = await self._call("learner_0", self.learners[0].address.remote())
         loads = [w.start.remote(host, port, str(model_path)) for w in self.learners]
         limit = self._config.cluster.startup_timeout_s
         try:
-            manifests = await asyncio.wait_for(self._all([*self.learners, *self.rollouts], [*loads, *starts]), limit)
+            models_up = self._all([*self.learners, *self.rollouts], [*loads, *starts])
+            manifests, _ = await asyncio.wait_for(asyncio.gather(models_up, rewards_up), limit)
         except TimeoutError:
             raise WorkerError(
                 f"the workers were not up after cluster.startup_timeout_s={limit:g} s. What they were doing is in "
@@ -125,19 +132,6 @@ class Fleet:
             for task in tasks:
                 task.cancel()
 
-    async def judge(self, group: Group) -> Mapping[str, tuple[Verdict, ...]]:
-        """Verdicts of every reward term, [G] each; a time-out is a failed verdict."""
-        # One group at a time for each worker, so that the limit counts its own time and not that of a queue.
-        worker = await self._idle_rewards.get()
-        try:
-            judging = self._call(self._names[worker], worker.judge.remote(group))
-            return await asyncio.wait_for(judging, self._config.reward.timeout_s)
-        except TimeoutError:
-            late = (Verdict.failed("timeout"),) * len(group.completions)
-            return dict.fromkeys(self._config.reward.weights, late)
-        finally:
-            self._idle_rewards.put_nowait(worker)
-
     async def reference_logprobs(self, batches: Sequence[Sequence[MicroBatch]]) -> list[list[FloatArray]]:
         """Logprobs of the loss tokens under the reference, [rank][micro-batch] -> [L] each."""
         calls = [w.reference_logprobs.remote(share) for w, share in zip(self.learners, batches, strict=True)]
@@ -192,25 +186,21 @@ class Fleet:
 
     async def end_sampling(self, timeout_s: float = 5.0) -> None:
         """End rollout and reward workers, politely for `timeout_s` seconds, then at once."""
-        workers, self.rollouts, self.rewards = [*self.rollouts, *self.rewards], [], []
+        workers, self.rollouts = [*self.rollouts, *self.rewards.release()], []
         endings = [asyncio.wrap_future(worker.shutdown.remote().future()) for worker in workers]
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*endings, return_exceptions=True), timeout_s)
-        self._kill(workers)
+        kill(workers)
 
     async def shutdown(self) -> None:
         """End every worker. May be called twice."""
         await self.end_sampling()
         learners, self.learners = self.learners, []
-        self._kill(learners)
+        kill(learners)
 
-    def _kill(self, workers: Iterable[ActorProxy[Any]]) -> None:
-        for worker in workers:
-            ray.kill(worker)  # pyright: ignore[reportArgumentType] - a proxy is a handle, ray's stubs notwithstanding
-
-    def _create(self) -> None:
+    def _create(self, terms: Mapping[str, TermSpec]) -> None:
         config, on_gpu = self._config, self._device == "cuda"
-        rollout, learner, reward = config.rollout, config.learner, config.reward
+        rollout, learner = config.rollout, config.learner
         threads = rollout.threads or max(1, num_cores() // rollout.num_workers)
         learner_threads = learner.threads or max(1, num_cores() // learner.num_ranks)
         self.learners = self._actors(
@@ -234,37 +224,43 @@ class Fleet:
             arguments=lambda i, log: (i, config, self._device, log),
             remedy="Lower rollout.num_workers, rollout.tensor_parallel_size or rollout.cpus_per_worker, or add nodes.",
         )
-        settings = asdict(reward) | {"slots": reward.slots_per_worker}
-        self.rewards = self._actors(
-            "reward",
-            RewardWorker,
-            reward.num_workers,
-            cpus=reward.cpus_per_worker,
-            gpus=0,
-            environment={"OMP_NUM_THREADS": "1"},
-            arguments=lambda i, log: (list(reward.weights), settings, log),
-            remedy="Lower reward.num_workers or reward.cpus_per_worker, or add nodes.",
-        )
-        for worker in self.rewards:
-            self._idle_rewards.put_nowait(worker)
+        for plan in plan_pools(config.reward):
+            gpus = plan.gpus if on_gpu else 0
+            spawn = self._spawner(
+                plan.name,
+                RewardWorker,
+                plan.num_workers,
+                cpus=plan.cpus,
+                gpus=gpus,
+                # Without GPUs of its own it must not find those of the engines.
+                environment={"OMP_NUM_THREADS": str(max(1, round(plan.cpus))), **({} if gpus else _NO_GPU)},
+                arguments=lambda i, log, plan=plan: ({name: terms[name] for name in plan.terms}, log),
+                remedy="Lower num_workers, cpus_per_worker or gpus_per_worker under reward, or add nodes.",
+            )
+            self.rewards.add(plan, spawn)
 
-    def _actors(
+    def _actors(self, kind: str, worker_class: type, count: int, **options: Any) -> list[ActorProxy[Any]]:
+        spawn = self._spawner(kind, worker_class, count, **options)
+        return [spawn(index) for index in range(count)]
+
+    def _spawner(
         self,
         kind: str,
         worker_class: type,
         count: int,
         *,
         cpus: float,
-        gpus: int,
+        gpus: float,
         environment: dict[str, str],
         arguments: Any,
         remedy: str,
         extra: dict[str, Any] | None = None,
-    ) -> list[ActorProxy[Any]]:
+    ) -> Callable[[int], ActorProxy[Any]]:
+        """Reserve `count` places; makes the worker of an index when called."""
         group = reserve(f"{kind} workers", count, cpus=cpus, gpus=gpus, config=self._config, remedy=remedy)
         remote = ray.remote(**extra)(worker_class) if extra else ray.remote(worker_class)
-        actors: list[ActorProxy[Any]] = []
-        for index in range(count):
+
+        def spawn(index: int) -> ActorProxy[Any]:
             options = remote.options(
                 num_cpus=cpus,
                 num_gpus=gpus,
@@ -275,8 +271,9 @@ class Fleet:
             )
             actor = options.remote(*arguments(index, str(self._log_dir / f"{kind}_{index}.log")))
             self._names[actor] = f"{kind}_{index}"
-            actors.append(actor)
-        return actors
+            return actor
+
+        return spawn
 
     async def _all(self, workers: Iterable[ActorProxy[Any]], references: Iterable[Awaitable[Any]]) -> list[Any]:
         """Results of one call on each worker; the first failure is explained and raised."""
@@ -293,7 +290,7 @@ class Fleet:
     def _explain(self, name: str, error: BaseException) -> BaseException:
         """The cause itself where it is one of Keel's own; else the worker's traceback in a WorkerError."""
         if isinstance(error, RayTaskError):
-            if isinstance(error.cause, KeelError):
+            if isinstance(error.cause, KeelError | RewardError):
                 return error.cause
             return WorkerError(f"{name} failed:\n{error}")
         if isinstance(error, RayActorError):

@@ -120,7 +120,9 @@ class ScoredGroup:
     """A group with its rewards and advantages.
 
     Attributes:
-        verdicts: verdicts of each reward term by its name, [G] each; also those that scoring adds, "overlong" and "kl".
+        verdicts: verdicts of each reward term by its name, [G] each, before any gate; also those that scoring adds,
+            "overlong" and "kl".
+        num_gated: of each term behind a gate, the valid verdicts that the gate made 0.
         rewards: mixed reward, [G]; NaN where a weighted term failed or none applied.
         advantages: [G]; exact 0 where the reward is invalid or the group holds no signal.
         has_signal: a trained term, or the mixed reward, has two different values among the completions whose mixed
@@ -129,6 +131,7 @@ class ScoredGroup:
 
     group: Group
     verdicts: Mapping[str, tuple[Verdict, ...]]
+    num_gated: Mapping[str, int]
     rewards: FloatArray
     advantages: FloatArray
     has_signal: bool

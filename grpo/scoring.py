@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ from grpo.kernels.reduce import sequence_token_weights
 from grpo.packing import MicroBatchPlan, pack, plan_micro_batches
 from grpo.records import FinishReason, JudgedGroup, MicroBatch, ScoredGroup, StepDenominator, TrainSequence
 from rewards.base import Outcome, Verdict
-from rewards.mixture import has_signal, weighted_sum
+from rewards.mixture import GATED, TermWeights, gated, has_signal, weighted_sum
 
 #: Verdicts of every term, [G] each.
 _Verdicts = Mapping[str, tuple[Verdict, ...]]
@@ -28,7 +29,7 @@ _Verdicts = Mapping[str, tuple[Verdict, ...]]
 
 def score_groups(
     judged: Sequence[JudgedGroup],
-    weights: Mapping[str, float],
+    weights: TermWeights,
     config: AlgorithmConfig,
     *,
     max_new_tokens: int,
@@ -42,13 +43,13 @@ def score_groups(
 
     Args:
         judged: groups of one size G; the batch of the batch statistics.
-        weights: raw weight of each reward term; 0 means logged but not trained.
+        weights: raw weight of each reward term in each domain, 0 means logged but not trained; and the gates.
         max_new_tokens: longest completion, tokens.
         kl_penalties: with algorithm.kl_in=reward, for every group [G]: the sum over the completion's tokens of
             log pi_b - log pi_ref, nats. One that is not finite fails its completion.
 
     Returns:
-        In the order of `judged`; verdicts with the added terms.
+        In the order of `judged`; verdicts as judged, before any gate, and those of the added terms.
 
     Raises:
         ConfigError: a negative reward with algorithm.advantage=max_rl.
@@ -56,26 +57,30 @@ def score_groups(
     """
     assert judged and len({len(j.group.completions) for j in judged}) == 1, "groups of one step have one size"
     assert (kl_penalties is not None) == has_kl_reward(config), "algorithm.kl_in=reward goes with KL penalties"
-    trained = dict(weights)
+    trained = [dict(weights.of(one.group.prompt.task.domain)) for one in judged]
     shaping: list[dict[str, list[float]]] = [{} for _ in judged]
     if config.overlong_share > 0:
-        trained[OVERLONG_TERM] = config.overlong_penalty
         for terms, one in zip(shaping, judged, strict=True):
             terms[OVERLONG_TERM] = _overlong(one, config.overlong_share, max_new_tokens)
     if kl_penalties is not None:
-        trained[KL_TERM] = -config.kl_coefficient
         for terms, penalties in zip(shaping, kl_penalties, strict=True):
             terms[KL_TERM] = list(penalties)
-    verdicts = [_with_shaping(j.verdicts, weights, terms) for j, terms in zip(judged, shaping, strict=True)]
-    rewards = torch.tensor([weighted_sum(v, trained) for v in verdicts], dtype=torch.float32)
-    advantages = _advantages(verdicts, rewards, trained, config)
+    verdicts = [_with_shaping(j.verdicts, w, terms) for j, w, terms in zip(judged, trained, shaping, strict=True)]
+    shaping_weights = {OVERLONG_TERM: config.overlong_penalty, KL_TERM: -config.kl_coefficient}
+    for own, terms in zip(trained, shaping, strict=True):
+        own.update({name: shaping_weights[name] for name in terms})
+    counted = [gated(v, weights.gates) for v in verdicts]
+    mixed = [weighted_sum(v, own) for v, own in zip(counted, trained, strict=True)]
+    rewards = torch.tensor(mixed, dtype=torch.float32)
+    advantages = _advantages(counted, rewards, trained, config)
     return [
         ScoredGroup(
             group=one.group,
             verdicts=verdicts[row],
+            num_gated={name: sum(v.reason == GATED for v in counted[row].get(name, ())) for name in weights.gates},
             rewards=rewards[row].numpy(),
             advantages=advantages[row].numpy(),
-            has_signal=has_signal(verdicts[row], trained),
+            has_signal=has_signal(counted[row], trained[row]),
         )
         for row, one in enumerate(judged)
     ]
@@ -101,20 +106,21 @@ def _with_shaping(verdicts: _Verdicts, weights: Mapping[str, float], shaping: Ma
 
 
 def _advantages(
-    verdicts: Sequence[_Verdicts], rewards: Tensor, trained: Mapping[str, float], config: AlgorithmConfig
+    verdicts: Sequence[_Verdicts], rewards: Tensor, trained: Sequence[Mapping[str, float]], config: AlgorithmConfig
 ) -> Tensor:
     """[P, G] float32 from mixed rewards [P, G], or from the terms they are mixed of."""
     valid, eps = torch.isfinite(rewards), config.advantage_eps
     if config.mixture is not Mixture.weighted_sum:
-        names = [name for name, weight in trained.items() if weight]
-        columns = [[v[name] for v in verdicts] for name in names]
-        terms = torch.tensor([[[one.value for one in group] for group in c] for c in columns], dtype=torch.float64)
-        terms = terms.reshape(len(names), *rewards.shape)
+        names = list(dict.fromkeys(name for own in trained for name, weight in own.items() if weight))
+        weights = torch.tensor([[own.get(name, 0.0) for own in trained] for name in names], dtype=torch.float64)
+        terms = torch.tensor([[_values(v, name) for v in verdicts] for name in names], dtype=torch.float64)
+        terms, weights = terms.reshape(len(names), *rewards.shape), weights.reshape(len(names), len(rewards))
         mixture = gdpo if config.mixture is Mixture.gdpo else mo_grpo
         return mixture(
             terms,
-            torch.isfinite(terms) & valid,  # a verdict's value is finite just where it is valid
-            torch.tensor([trained[name] for name in names], dtype=torch.float64),
+            # A verdict's value is finite just where it is valid. A term that a domain only logs takes no part in it.
+            torch.isfinite(terms) & valid & (weights != 0)[:, :, None],
+            weights,
             [name != KL_TERM for name in names],
             eps=eps,
         )
@@ -129,6 +135,12 @@ def _advantages(
             return leave_one_out(rewards, valid)
         case AdvantageKind.max_rl:
             return max_rl(rewards, valid)
+
+
+def _values(verdicts: _Verdicts, name: str) -> list[float]:
+    """Of one term, [G]; NaN where it is not valid or not computed in this domain."""
+    size = len(next(iter(verdicts.values())))
+    return [one.value for one in verdicts[name]] if name in verdicts else [math.nan] * size
 
 
 def train_sequences(groups: Sequence[ScoredGroup]) -> list[TrainSequence]:

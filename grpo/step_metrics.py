@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,8 +11,12 @@ from grpo.records import FinishReason, ScoredGroup, StepReport
 from rewards.base import Outcome, Verdict
 
 
-def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
-    """``reward/``, ``advantage/`` and ``rollout/`` quantities of one step."""
+def rollout_metrics(groups: Sequence[ScoredGroup], domains: Sequence[str] = ()) -> dict[str, float]:
+    """``reward/``, ``advantage/``, ``rollout/`` and ``domain/`` quantities of one step.
+
+    Args:
+        domains: domains of the run's tasks; with two or more, each that the step drew from has metrics of its own.
+    """
     completions = [c for scored in groups for c in scored.group.completions]
     lengths = np.asarray([len(c.token_ids) for c in completions])
     prompt_tokens = sum(len(s.group.prompt.token_ids) * len(s.group.completions) for s in groups)
@@ -29,7 +34,20 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
         "advantage/max": float(advantages.max()),
         "advantage/zero_share": float((advantages == 0).mean()),
     }
-    return metrics | _reward_metrics(groups)
+    metrics |= _reward_metrics(groups)
+    if len(domains) > 1:
+        for domain in domains:
+            metrics |= _domain_metrics([s for s in groups if s.group.prompt.task.domain == domain], domain, len(groups))
+    return metrics
+
+
+def _domain_metrics(groups: Sequence[ScoredGroup], domain: str, num_groups: int) -> dict[str, float]:
+    share = {f"domain/{domain}/share": len(groups) / num_groups}
+    if not groups:
+        return share
+    lengths = [len(c.token_ids) for s in groups for c in s.group.completions]
+    own = {"rollout/completion_length_mean": float(np.mean(lengths)), **_reward_metrics(groups)}
+    return share | {f"domain/{domain}/{name}": value for name, value in own.items()}
 
 
 def _reward_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
@@ -37,20 +55,32 @@ def _reward_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     valid = rewards[np.isfinite(rewards)]
     metrics = {
         "reward/mean": _mean(valid),
-        "reward/std": float(valid.std()) if len(valid) else float("nan"),
+        "reward/std": _std(valid),
         "reward/zero_variance_share": _share([not s.has_signal for s in groups]),
         "reward/unscored_share": _share([int(np.isfinite(s.rewards).sum()) < 2 for s in groups]),
     }
-    for term in groups[0].verdicts:  # the same in every group, "overlong" and "kl" included where they are trained
-        verdicts = [v for s in groups for v in s.verdicts[term]]
-        values = np.asarray([v.value for v in verdicts if v.outcome is Outcome.VALID])
-        metrics[f"reward/{term}/mean"] = _mean(values)
-        metrics[f"reward/{term}/failed"] = float(sum(v.outcome is Outcome.FAILED for v in verdicts))
-        metrics[f"reward/{term}/absent"] = float(sum(v.outcome is Outcome.ABSENT for v in verdicts))
+    for term in dict.fromkeys(name for s in groups for name in s.verdicts):
+        verdicts = [v for s in groups for v in s.verdicts.get(term, ())]
+        metrics |= _term_metrics(term, verdicts)
         tested = [v for v in verdicts if v.details.get("tests_total")]
         if tested:
             metrics["reward/pass_rate"] = _share([_passed(v) for v in tested])
+    for term in dict.fromkeys(name for s in groups for name in s.num_gated):
+        metrics[f"reward/{term}/gated"] = float(sum(s.num_gated.get(term, 0) for s in groups))
     return metrics
+
+
+def _term_metrics(term: str, verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Of one term, as it judged: raw, whatever it weighs."""
+    values = np.asarray([v.value for v in verdicts if v.outcome is Outcome.VALID])
+    reasons = Counter(v.reason for v in verdicts if v.outcome is Outcome.FAILED)
+    return {
+        f"reward/{term}/mean": _mean(values),
+        f"reward/{term}/std": _std(values),
+        f"reward/{term}/failed": float(reasons.total()),
+        f"reward/{term}/absent": float(sum(v.outcome is Outcome.ABSENT for v in verdicts)),
+        **{f"reward/{term}/failed/{reason}": float(count) for reason, count in sorted(reasons.items())},
+    }
 
 
 def _passed(verdict: Verdict) -> bool:
@@ -63,6 +93,10 @@ def _share(flags: Sequence[bool]) -> float:
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
+
+
+def _std(values: np.ndarray) -> float:
+    return float(values.std()) if len(values) else float("nan")
 
 
 def merge_reports(reports: Sequence[StepReport]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from grpo.config import RunConfig
+from grpo.config import RunConfig, SourceConfig
 from grpo.errors import ConfigError
 
 #: Beside the package in a checkout, inside it in a wheel.
@@ -25,12 +25,30 @@ CONF_DIR = next(
     Path(__file__).parent / "conf",
 )
 
-_OPEN_DICTIONARIES = ("reward.weights", "rollout.engine_args")
+_OPEN_DICTIONARIES = (
+    "reward.weights",
+    "reward.mixtures",
+    "reward.gates",
+    "reward.terms",
+    "rollout.engine_args",
+    "data.sources",
+    "data.filters",
+    "data.fields",
+)
 
 
-def register_schema() -> None:
-    """Make `RunConfig` the schema that conf/config.yaml starts from."""
-    ConfigStore.instance().store(name="run_schema", node=RunConfig)
+def register_schema(overrides: Sequence[str] = ()) -> None:
+    """Make `RunConfig` the schema that conf/config.yaml starts from.
+
+    Args:
+        overrides: sources that they name are added: omegaconf makes a typed entry of a dictionary from YAML, but not
+            from the command line.
+    """
+    schema = OmegaConf.structured(RunConfig)
+    for override in overrides:
+        if named := re.match(r"data\.sources\.(\w+)\.", _split(override)[0]):
+            schema.data.sources[named[1]] = SourceConfig
+    ConfigStore.instance().store(name="run_schema", node=schema)
 
 
 def load_config(overrides: list[str], user_dir: Path | None = None) -> RunConfig:
@@ -43,7 +61,7 @@ def load_config(overrides: list[str], user_dir: Path | None = None) -> RunConfig
     Raises:
         ConfigError: unknown key or preset, wrong type, or a value that can't work.
     """
-    register_schema()
+    register_schema(overrides)
     if user_dir is not None and not user_dir.is_dir():
         raise ConfigError("--config-dir", str(user_dir), "no such directory", "Name one laid out like conf/.")
     for override in overrides:
@@ -100,6 +118,10 @@ def _check_key(override: str, config_dirs: list[Path]) -> None:
         if not re.search(r"[,(\[]", value) and value not in options:
             raise ConfigError(key, value, f"no such {key} preset", f"There are: {', '.join(options)}.")
         return
+    if named := re.fullmatch(r"data\.sources\.\w+\.(\w+)(\..*)?", key):
+        own = [entry.name for entry in fields(SourceConfig)]
+        if named[1] not in own:
+            raise ConfigError(key, value, "unknown key", f"A source has {', '.join(own)}.")
     if key in known_keys() or key.startswith((*_OPEN_DICTIONARIES, "hydra")):
         return
     raise _unknown_key(key, value)

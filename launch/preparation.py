@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grpo.cluster import check_resources, resolve_device
-from grpo.config import RunConfig
+from grpo.config import ModelConfig, RunConfig
 from grpo.data.prompts import PromptStream
 from grpo.data.sources import load_tasks
+from grpo.errors import ConfigError, ModelError
 from grpo.models import check_supported, resolve_model
 from grpo.report.display import Display, RunPlan, make_display
 from grpo.report.run_directory import RunDirectory
+from grpo.reward_worker import TermSpec
 from grpo.run_state import find_checkpoint, load_state
 from launch.configuration import as_yaml
 from rewards import registry
@@ -24,6 +26,7 @@ class Prepared:
     device: str
     model_path: Path
     prompts: PromptStream
+    terms: dict[str, TermSpec]
     checkpoint: Path | None
     first_step: int
     directory: RunDirectory
@@ -45,8 +48,7 @@ def prepare(config: RunConfig) -> Prepared:
     assert config.output_dir is not None
     device = resolve_device(config)
     check_resources(config, device)
-    for term in config.reward.weights:
-        registry.build(term, asdict(config.reward) | {"slots": 1}).close()
+    terms = prepare_terms(config)
     checkpoint = find_checkpoint(config.resume) if config.resume is not None else None
     state = load_state(checkpoint, config) if checkpoint is not None else None
     tasks = load_tasks(config.data)
@@ -56,6 +58,7 @@ def prepare(config: RunConfig) -> Prepared:
 
     tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=config.model.trust_remote_code)
     prompts = PromptStream(tasks, tokenizer, config.data, seed=config.seed)
+    _check_domains(config, prompts)
     if state is not None:
         prompts.restore(state.prompts)
     finished_steps = state.step if state is not None else 0
@@ -78,9 +81,52 @@ def prepare(config: RunConfig) -> Prepared:
         device=device,
         model_path=model_path,
         prompts=prompts,
+        terms=terms,
         checkpoint=checkpoint,
         first_step=finished_steps + 1,
         directory=directory,
         display=display,
         plan=plan,
     )
+
+
+def prepare_terms(config: RunConfig) -> dict[str, TermSpec]:
+    """Every reward term's checked settings, its models on disk.
+
+    Raises:
+        RewardError: an unknown kind, settings that can't work, or a term that can't work on this machine.
+        ModelError: a reward model that is not there.
+    """
+    terms: dict[str, TermSpec] = {}
+    for name in config.reward.term_weights.terms:
+        term = config.reward.term(name)
+        kind, key = term.kind or name, f"reward.terms.{name}.settings"
+        if term.kind is None and name not in config.reward.terms:
+            registry.check(kind, f"reward.weights.{name}")
+        settings = registry.settings_of(kind, term.settings, key)
+        for field in registry.model_fields(settings):
+            settings = replace(settings, **{field: _reward_model(getattr(settings, field), f"{key}.{field}")})
+        registry.preflight(kind, settings, key)
+        terms[name] = TermSpec(kind=kind, settings=settings)
+    return terms
+
+
+def _reward_model(model: str | None, key: str) -> str | None:
+    """A built-in name or hub id as a local directory; None and "" name no model."""
+    if not model:
+        return model
+    try:
+        return str(resolve_model(ModelConfig(path=model)))
+    except ModelError as error:
+        raise ModelError(str(error).replace("model.path", key)) from error
+
+
+def _check_domains(config: RunConfig, prompts: PromptStream) -> None:
+    for domain, weights in config.reward.mixtures.items():
+        if domain not in prompts.domains:
+            raise ConfigError(
+                f"reward.mixtures.{domain}",
+                weights,
+                "no task has this domain",
+                f"The data has: {', '.join(prompts.domains)}.",
+            )

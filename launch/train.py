@@ -119,7 +119,9 @@ async def _run(config: RunConfig, prepared: Prepared) -> bool:
     with ray_session(config, prepared.device):
         fleet = Fleet(config, prepared.device, directory.path.resolve() / "logs")
         try:
-            controller = Controller(config, fleet, prepared.prompts, directory, display, first_step=prepared.first_step)
+            controller = Controller(
+                config, fleet, prepared.prompts, directory, display, prepared.terms, first_step=prepared.first_step
+            )
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, controller.request_stop)
             finished = await controller.run(prepared.model_path, prepared.checkpoint)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
+
+#: Marks a `Settings` field that names a model.
+MODEL: Mapping[str, bool] = {"model": True}
 
 
 class RewardError(ValueError):
@@ -73,9 +76,9 @@ class Verdict:
         return cls(outcome=Outcome.VALID, value=float(value), reason=reason, details=details or {})
 
     @classmethod
-    def failed(cls, reason: str) -> Verdict:
+    def failed(cls, reason: str, details: Mapping[str, float] | None = None) -> Verdict:
         """The verifier itself broke."""
-        return cls(outcome=Outcome.FAILED, value=math.nan, reason=reason)
+        return cls(outcome=Outcome.FAILED, value=math.nan, reason=reason, details=details or {})
 
     @classmethod
     def absent(cls, reason: str = "") -> Verdict:
@@ -85,12 +88,27 @@ class Verdict:
 
 @runtime_checkable
 class Reward(Protocol):
-    """One reward term. Instances live in a reward worker and are asked for batches of attempts."""
+    """One reward term at work in a reward worker, which asks it for the verdicts of one group at a time.
 
-    name: str
+    A reward kind is a class with this protocol and two things more: a nested plain dataclass ``Settings`` of keyword
+    fields with defaults and invariants (absent where there is nothing to set), and a constructor that takes one. It may
+    have a static method ``check(settings)``, which the driver calls before anything starts: it raises `RewardError` for
+    what can be found out cheaply, such as a missing API key or a sandbox that can't isolate.
 
-    def judge(self, attempts: list[Attempt]) -> list[Verdict]:
-        """One verdict for each attempt, in order. Must not raise for a bad completion: that is a valid low value."""
+    A `Settings` field with ``metadata=MODEL`` names a model: the driver turns a built-in name or a hub id into a local
+    directory before the reward sees it.
+    """
+
+    def judge(self, attempts: Sequence[Attempt]) -> Sequence[Verdict] | Awaitable[Sequence[Verdict]]:
+        """One verdict for each attempt, in order; ``def`` or ``async def``.
+
+        A plain method runs in a thread of its own, one group at a time, so that it may block; several groups may be in
+        an async one at once. Must not raise for a bad completion: that is a valid low value. Whatever it does raise
+        becomes failed verdicts.
+
+        Args:
+            attempts: the completions of one prompt.
+        """
         ...
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from rewards.base import Attempt, Verdict
 from rewards.extraction import defines, extract_code, parse
@@ -14,15 +14,7 @@ class Parses:
     A task without ``reference["entry_point"]`` asks for any one statement.
     """
 
-    name: str = "parses"
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, object]) -> Parses:
-        """It has none."""
-        del settings
-        return cls()
-
-    def judge(self, attempts: list[Attempt]) -> list[Verdict]:
+    def judge(self, attempts: Sequence[Attempt]) -> list[Verdict]:
         """One valid verdict for each attempt; the reason is "syntax_error", "no_entry_point" or empty."""
         return [_judge(attempt) for attempt in attempts]
 

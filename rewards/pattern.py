@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rewards.base import Attempt, RewardError, Verdict
 
@@ -15,26 +15,24 @@ class Pattern:
     An expression for the whole answer, such as ``(?s)^<think>.*</think>.*$``, makes it a yes-or-no format reward.
     """
 
-    name: str = "pattern"
+    @dataclass(slots=True, kw_only=True)
+    class Settings:
+        """What `reward.terms.<name>.settings` holds."""
 
-    def __init__(self, regex: str) -> None:
-        """Compile `regex`. Raises RewardError if it is empty or no regular expression."""
-        if not regex:
-            raise RewardError(
-                "reward.pattern.regex='': the term `pattern` needs one; set e.g. reward.pattern.regex='[a-z]+'."
-            )
-        try:
-            self._expression = re.compile(regex)
-        except re.error as error:
-            raise RewardError(f"reward.pattern.regex={regex!r}: not a regular expression ({error}).") from error
+        regex: str = ""  #: Python's syntax; must be set
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, object]) -> Pattern:
-        """Build from ``{"pattern": {"regex": ...}}``."""
-        own = cast("Mapping[str, str]", settings.get("pattern", {}))
-        return cls(own.get("regex", ""))
+        def __post_init__(self) -> None:
+            if not self.regex:
+                raise RewardError("regex='': the pattern reward needs one; set e.g. regex='[a-z]+'.")
+            try:
+                re.compile(self.regex)
+            except re.error as error:
+                raise RewardError(f"regex={self.regex!r}: not a regular expression ({error}).") from error
 
-    def judge(self, attempts: list[Attempt]) -> list[Verdict]:
+    def __init__(self, settings: Settings) -> None:
+        self._expression = re.compile(settings.regex)
+
+    def judge(self, attempts: Sequence[Attempt]) -> list[Verdict]:
         """One valid verdict for each attempt."""
         return [Verdict.valid(self._share(attempt.completion)) for attempt in attempts]
 

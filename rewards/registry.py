@@ -1,69 +1,106 @@
-"""Reward terms by name: the built-in ones, and those of other packages (entry point group `keel.rewards`)."""
+"""Reward kinds by name: the built-in ones, and those of other packages (entry point group `keel.rewards`)."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from rewards.base import Reward, RewardError
-from rewards.code import UnitTests
-from rewards.parses import Parses
-from rewards.pattern import Pattern
+from rewards.settings import read_settings
 
 ENTRY_POINT_GROUP = "keel.rewards"
 
-Builder = Callable[[Mapping[str, object]], Reward]
-
-BUILT_IN: Mapping[str, Builder] = {
-    "unit_tests": UnitTests.from_settings,
-    "parses": Parses.from_settings,
-    "pattern": Pattern.from_settings,
+#: Where each kind is; imported only when a run asks for it.
+BUILT_IN: Mapping[str, str] = {
+    "parses": "rewards.parses:Parses",
+    "pattern": "rewards.pattern:Pattern",
+    "unit_tests": "rewards.code:UnitTests",
 }
 
 
+@dataclass(slots=True, kw_only=True)
+class _NoSettings:
+    """Of a kind that has nothing to set."""
+
+
 def known() -> list[str]:
-    """Names of all reward terms, sorted. Raises RewardError if two packages claim one name."""
-    return sorted({*BUILT_IN, *_installed()})
+    """Names of all reward kinds, sorted. Raises RewardError if two packages claim one name."""
+    return sorted(_points())
 
 
-def check(name: str) -> None:
-    """Raise RewardError, with what is known, if there is no reward term `name`. Loads nothing."""
-    names = known()
-    if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise RewardError(f"reward.weights.{name}: no such reward term. {hint}Known: {', '.join(names)}.")
-
-
-def build(name: str, settings: Mapping[str, object]) -> Reward:
-    """Build the reward term `name`.
+def check(kind: str, key: str) -> None:
+    """Raise RewardError, with what is known, if there is no reward `kind`. Imports nothing of it.
 
     Args:
-        settings: plain values: the config's `reward` group, so far ``{"unit_tests": {...}, "slots": n}``. Each
-            builder takes what is its own.
+        key: dotted key that asks for it, for messages.
+    """
+    names = known()
+    if kind not in names:
+        close = difflib.get_close_matches(kind, names, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise RewardError(f"{key}: no reward of kind {kind!r}. {hint}Known: {', '.join(names)}.")
+
+
+def settings_of(kind: str, values: Mapping[str, Any], key: str) -> Any:
+    """The checked `Settings` of a reward kind.
+
+    Args:
+        values: plain values by field; what is not given keeps its default.
+        key: dotted key that they stand under, for messages.
 
     Raises:
-        RewardError: unknown name, a package that can't be imported, or settings that can't work.
+        RewardError: an unknown kind, a package that can't be imported, or a value that can't work.
     """
-    check(name)
-    installed = _installed()
-    if name in BUILT_IN:
-        return BUILT_IN[name](settings)
+    return read_settings(getattr(_load(kind, key), "Settings", _NoSettings), values, key)
+
+
+def preflight(kind: str, settings: Any, key: str) -> None:
+    """Let a kind find out cheaply, before anything starts, whether it can work here. Raises RewardError."""
+    own_check = getattr(_load(kind, key), "check", None)
+    if own_check is not None:
+        try:
+            own_check(settings)
+        except RewardError as error:
+            raise RewardError(f"{key}.{error}") from error
+
+
+def build(kind: str, settings: Any, key: str) -> Reward:
+    """Build a reward from what `settings_of` returned.
+
+    Raises:
+        RewardError: it can't be built here, or what was built is no reward.
+    """
+    loaded = _load(kind, key)
     try:
-        builder: Builder = installed[name].load()
-    except (ImportError, AttributeError) as error:
-        raise RewardError(f"reward.weights.{name}: {installed[name].value} can't be loaded: {error}") from error
-    reward = builder(settings)
-    if not isinstance(reward, Reward):  # pyright: ignore[reportUnnecessaryIsInstance] - other people's code
-        raise RewardError(f"reward.weights.{name}: {installed[name].value} built a {type(reward).__name__}, no Reward.")
+        reward = loaded(settings) if hasattr(loaded, "Settings") else loaded()
+    except RewardError as error:
+        raise RewardError(f"{key}.{error}") from error
+    if not isinstance(reward, Reward):
+        raise RewardError(f"{key}: kind {kind!r} built a {type(reward).__name__}, which has no judge and close.")
     return reward
 
 
-def _installed() -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
+def model_fields(settings: Any) -> list[str]:
+    """Names of the fields of a `Settings` that name a model."""
+    return [entry.name for entry in fields(settings) if entry.metadata.get("model")]
+
+
+def _load(kind: str, key: str) -> Any:
+    check(kind, key)
+    point = _points()[kind]
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise RewardError(f"{key}: kind {kind!r} ({point.value}) can't be loaded: {error}") from error
+
+
+def _points() -> dict[str, EntryPoint]:
+    found = {name: EntryPoint(name, value, ENTRY_POINT_GROUP) for name, value in BUILT_IN.items()}
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name in BUILT_IN or (point.name in found and found[point.name].value != point.value):
+        if point.name in found and found[point.name].value != point.value:
             raise RewardError(f"reward {point.name!r} is defined twice; the second time by {point.value}. Rename one.")
         found[point.name] = point
     return found

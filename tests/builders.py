@@ -22,6 +22,7 @@ from grpo.records import (
 )
 from grpo.scoring import score_groups
 from rewards.base import Verdict
+from rewards.mixture import Gate, TermWeights
 
 
 def make_completion(
@@ -46,11 +47,12 @@ def make_group(
     *,
     uid: int = 0,
     prompt: Sequence[int] = (1, 2),
+    domain: str = "code",
     latency_s: float = 1.0,
     num_cached_prompt_tokens: int = 0,
 ) -> Group:
     """A group of the given completions."""
-    task = Task(task_id=f"task/{uid}", domain="code", messages=(("user", "Write it."),), prefill="", reference={})
+    task = Task(task_id=f"task/{uid}", domain=domain, messages=(("user", "Write it."),), prefill="", reference={})
     return Group(
         prompt=Prompt(uid=uid, task=task, token_ids=np.asarray(prompt, dtype=np.int64)),
         completions=tuple(completions),
@@ -75,13 +77,14 @@ def make_judged(
     others: Mapping[str, Sequence[float | None]] | None = None,
     uid: int = 0,
     prompt: Sequence[int] = (1, 2),
+    domain: str = "code",
 ) -> JudgedGroup:
     """A judged group whose term `unit_tests` gave `rewards`; `others` are further terms."""
     if completions is None:
         completions = [make_completion([3, 4]) for _ in rewards]
     terms = {"unit_tests": rewards, **(others or {})}
     return JudgedGroup(
-        group=make_group(completions, uid=uid, prompt=prompt),
+        group=make_group(completions, uid=uid, prompt=prompt, domain=domain),
         verdicts={name: make_verdicts(values) for name, values in terms.items()},
     )
 
@@ -92,6 +95,7 @@ def make_scored(
     *,
     config: AlgorithmConfig | None = None,
     weights: Mapping[str, float] | None = None,
+    gates: Mapping[str, Gate] | None = None,
     others: Mapping[str, Sequence[float | None]] | None = None,
     uid: int = 0,
     prompt: Sequence[int] = (1, 2),
@@ -101,7 +105,7 @@ def make_scored(
     """`make_judged`, scored as the only group of its step."""
     [scored] = score_groups(
         [make_judged(rewards, completions, others=others, uid=uid, prompt=prompt)],
-        weights or {"unit_tests": 1.0},
+        TermWeights(default=weights or {"unit_tests": 1.0}, gates=gates or {}),
         config or AlgorithmConfig(),
         max_new_tokens=max_new_tokens,
         kl_penalties=None if kl_penalties is None else [kl_penalties],

@@ -18,9 +18,9 @@ from grpo.config.algorithm import (
     RatioTo,
     Surrogate,
 )
-from grpo.config.data import DataConfig, DataSchema, Prefill
+from grpo.config.data import DataConfig, DataSchema, Prefill, SourceConfig
 from grpo.config.model import Dtype, ModelConfig
-from grpo.config.reward import KL_TERM, OVERLONG_TERM, PatternConfig, RewardConfig, TestScoring, UnitTestsConfig
+from grpo.config.reward import KL_TERM, OVERLONG_TERM, RewardConfig, TermConfig
 from grpo.config.run import RunConfig
 from grpo.config.workers import ClusterConfig, Device, LearnerConfig, LRSchedule, RolloutConfig, SyncConfig
 
@@ -42,15 +42,14 @@ __all__ = [
     "LearnerConfig",
     "Mixture",
     "ModelConfig",
-    "PatternConfig",
     "Prefill",
     "RatioLevel",
     "RatioTo",
     "RewardConfig",
     "RolloutConfig",
     "RunConfig",
+    "SourceConfig",
     "Surrogate",
     "SyncConfig",
-    "TestScoring",
-    "UnitTestsConfig",
+    "TermConfig",
 ]

@@ -66,14 +66,21 @@ class RunConfig:
             )
 
     def _check_rewards(self) -> None:
-        for name, weight in self.reward.weights.items():
-            if self.algorithm.advantage is AdvantageKind.max_rl and weight < 0:
-                raise ConfigError(
-                    f"reward.weights.{name}",
-                    weight,
-                    "algorithm.advantage=max_rl needs rewards of 0 or more",
-                    "Set a weight of 0 or more, or another algorithm.advantage.",
-                )
+        if self.algorithm.advantage is not AdvantageKind.max_rl:
+            return
+        terms = self.reward.term_weights
+        for place, weights in {
+            "weights": terms.default,
+            **{f"mixtures.{d}": w for d, w in terms.by_domain.items()},
+        }.items():
+            for name, weight in weights.items():
+                if weight < 0:
+                    raise ConfigError(
+                        f"reward.{place}.{name}",
+                        weight,
+                        "algorithm.advantage=max_rl needs rewards of 0 or more",
+                        "Set a weight of 0 or more, or another algorithm.advantage.",
+                    )
 
     def _check_lengths(self) -> None:
         needed = self.data.max_prompt_tokens + self.rollout.max_new_tokens

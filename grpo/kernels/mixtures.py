@@ -46,7 +46,7 @@ def mo_grpo(terms: Tensor, present: Tensor, weights: Tensor, standardise: Sequen
 
     Args:
         terms, present, standardise, eps: as in `standardised_terms`.
-        weights: w_k, [K], never renormalised.
+        weights: w_k, [K], or [K, P] where groups are mixed differently; never renormalised.
 
     Returns:
         [P, G] float32.
@@ -65,7 +65,7 @@ def gdpo(terms: Tensor, present: Tensor, weights: Tensor, standardise: Sequence[
 
     Args and result as in `mo_grpo`. Source: GDPO, https://arxiv.org/abs/2601.05242.
     """
-    informative = group_statistics(terms, present).informative & (weights != 0)[:, None, None]
+    informative = group_statistics(terms, present).informative & (_by_group(weights) != 0)
     members = present.any(dim=0) & informative.any(dim=0)
     return whitened(_sum(terms, present, weights, standardise, eps), members, eps=eps)
 
@@ -89,5 +89,11 @@ def whitened(advantages: Tensor, members: Tensor, *, eps: float) -> Tensor:
 
 
 def _sum(terms: Tensor, present: Tensor, weights: Tensor, standardise: Sequence[bool], eps: float) -> Tensor:
-    assert weights.shape == (len(terms),)
-    return (weights.to(torch.float64)[:, None, None] * standardised_terms(terms, present, standardise, eps=eps)).sum(0)
+    assert weights.shape in (terms.shape[:1], terms.shape[:2])
+    z = standardised_terms(terms, present, standardise, eps=eps)
+    return (_by_group(weights.to(torch.float64)) * z).sum(0)
+
+
+def _by_group(weights: Tensor) -> Tensor:
+    """[K] or [K, P] as what [K, P, G] is multiplied with."""
+    return weights[:, None, None] if weights.ndim == 1 else weights[:, :, None]

@@ -16,7 +16,7 @@ from grpo.report.environment import describe_environment
 from grpo.report.files import replacing, write_text
 
 #: What a run that never finished a step leaves behind; a new run may write over it.
-_START_UP_FILES = {"config.yaml", "environment.json", "run.log", "metrics.jsonl", "tensorboard", "logs"}
+_START_UP_FILES = {"config.yaml", "environment.json", "run.log", "metrics.jsonl", "tensorboard", "logs", "failures"}
 _ROLLOUT_NAME = re.compile(r"step_(\d+)\.parquet")
 
 
@@ -71,6 +71,10 @@ class RunDirectory:
     def rollout_file(self, step: int) -> Path:
         """Where the rollouts of `step` are."""
         return self.rollouts / f"step_{step:06d}.parquet"
+
+    def failures_file(self, step: int) -> Path:
+        """Where the failed verdicts of `step` go if they pause the run."""
+        return self.path / "failures" / f"step_{step:06d}.jsonl"
 
     def rollout_steps(self) -> list[int]:
         """Steps with a rollout file, ascending."""

@@ -39,8 +39,10 @@ def look_wrong(
 
 def _not_finite(metrics: Mapping[str, float]) -> Iterator[str]:
     # A term that applies to no task of the step has no mean; that is no fault.
-    idle = {f"reward/{term}/mean" for term in reward_terms([metrics]) if metrics.get(f"reward/{term}/absent", 0.0) > 0}
-    broken = sorted(name for name, value in metrics.items() if not math.isfinite(value) and name not in idle)
+    def is_idle(name: str) -> bool:
+        return metrics.get(f"{name.rpartition('/')[0]}/absent", 0.0) > 0
+
+    broken = sorted(name for name, value in metrics.items() if not math.isfinite(value) and not is_idle(name))
     if broken:
         shown = ", ".join(broken[:4]) + (f" and {len(broken) - 4} more" if len(broken) > 4 else "")
         yield f"Not a finite number: {shown}. Look for failed rewards, then lower learner.lr or use float32 parameters."

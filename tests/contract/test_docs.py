@@ -26,7 +26,7 @@ from tests.conftest import ROOT
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 METRIC_SOURCES = ["grpo/step_metrics.py", "grpo/learner/learner.py", "grpo/controller.py"]
-_METRIC = re.compile(r"(reward|advantage|rollout|learner|sync|time)(/[\w<>]+)+")
+_METRIC = re.compile(r"(reward|domain|advantage|rollout|learner|sync|time)(/[\w<>]+)+")
 _FENCE = re.compile(r"^ *(```+|~~~+).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _SOURCE_PATH = re.compile(r"`((?:grpo|rewards|launch|conf)/[\w./*-]*)`")

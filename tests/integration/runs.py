@@ -21,7 +21,7 @@ LEARNABLE = (
     "learner.num_ranks=1",
     "~reward.weights.unit_tests",
     "reward.weights.pattern=1",
-    "reward.pattern.regex='[a-m]'",
+    "reward.terms.pattern.settings.regex='[a-m]'",
 )
 
 

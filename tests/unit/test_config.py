@@ -23,7 +23,6 @@ from grpo.config import (
     RolloutConfig,
     RunConfig,
     SyncConfig,
-    UnitTestsConfig,
 )
 from grpo.errors import ConfigError, KeelError
 
@@ -32,15 +31,10 @@ REFUSED = [
     (ModelConfig, "model", {"max_length": 1}, "max_length"),
     (ModelConfig, "model", {"path": ""}, "path"),
     *((DataConfig, "data", {name: 0}, name) for name in ("limit", "max_level", "max_prompt_tokens")),
-    *(
-        (UnitTestsConfig, "reward.unit_tests", {name: value}, name)
-        for name in ("cpu_time_s", "wall_time_s", "memory_mib", "output_kib")
-        for value in (0, -1)
-    ),
-    (UnitTestsConfig, "reward.unit_tests", {"cpu_time_s": 5.0, "wall_time_s": 4.0}, "wall_time_s"),
     (RewardConfig, "reward", {"weights": {}}, "weights"),
     (RewardConfig, "reward", {"num_workers": 0}, "num_workers"),
-    (RewardConfig, "reward", {"slots_per_worker": 0}, "slots_per_worker"),
+    (RewardConfig, "reward", {"retries": -1}, "retries"),
+    (RewardConfig, "reward", {"max_failed_share": 1.5}, "max_failed_share"),
     (RewardConfig, "reward", {"cpus_per_worker": -0.5}, "cpus_per_worker"),
     (RewardConfig, "reward", {"timeout_s": 0.0}, "timeout_s"),
     (AlgorithmConfig, "algorithm", {"kl_coefficient": -0.1}, "kl_coefficient"),
@@ -133,7 +127,6 @@ def test_a_value_that_cannot_work_is_refused_by_name(kind, prefix, arguments, ke
 
 #: Values at the edge that must be let through.
 ACCEPTED = [
-    (UnitTestsConfig, {"cpu_time_s": 4.0, "wall_time_s": 4.0}),
     (AlgorithmConfig, {"clip_low": 0.0, "clip_high": 0.0, "kl_coefficient": 0.0}),
     (AlgorithmConfig, {"clip_low": 1.0, "dual_clip": 1.01, "importance_floor": 1.99, "off_policy_threshold": None}),
     (AlgorithmConfig, {"overlong_share": 1.0, "overlong_penalty": 0.0}),
@@ -163,7 +156,7 @@ def sections():
 def numbers():
     """(class, dotted key, name) of every float of the schema."""
     found = []
-    for kind, prefix in [*sections(), (UnitTestsConfig, "reward.unit_tests")]:
+    for kind, prefix in sections():
         if is_dataclass(kind):
             found += [
                 (kind, f"{prefix}.{f.name}", f.name) for f in fields(kind) if "float" in str(f.type).split("[")[0]

@@ -15,6 +15,7 @@ from grpo.errors import ConfigError
 from grpo.records import FinishReason
 from grpo.scoring import loss_token_counts, score_groups, step_micro_batches, train_sequences
 from rewards.base import Outcome
+from rewards.mixture import TermWeights
 from tests.builders import make_completion, make_judged, make_scored
 
 NAN = math.nan
@@ -71,7 +72,7 @@ def with_kl_in_reward(**options):
 def test_every_kind_over_the_whole_step(kind, expected):
     judged = [make_judged([1.0, 3.0], uid=4), make_judged([3.0, 7.0], uid=7)]
     config = AlgorithmConfig(advantage=kind, advantage_eps=1e-9)
-    scored = score_groups(judged, {"unit_tests": 1.0}, config, max_new_tokens=16)
+    scored = score_groups(judged, TermWeights(default={"unit_tests": 1.0}), config, max_new_tokens=16)
     assert [s.group.prompt.uid for s in scored] == [4, 7]
     assert [s.rewards.tolist() for s in scored] == [[1.0, 3.0], [3.0, 7.0]]
     assert [a for s in scored for a in s.advantages.tolist()] == pytest.approx(expected, abs=1e-6)
@@ -82,7 +83,9 @@ def test_mixtures_take_the_terms_apart(mixture):
     # Standardised: a -1, 0, 1; b in 2 members -0.7071068, 0.7071068. Weighed 2 and 0.5; squares sum to 11.0784271.
     judged = [make_judged([1.0, 2.0, 3.0], others={"b": [None, 10.0, 30.0], "logged": [NAN, 1.0, 2.0]})]
     config = AlgorithmConfig(mixture=mixture, advantage_eps=1e-9)
-    [scored] = score_groups(judged, {"unit_tests": 2.0, "b": 0.5, "logged": 0.0}, config, max_new_tokens=16)
+    [scored] = score_groups(
+        judged, TermWeights(default={"unit_tests": 2.0, "b": 0.5, "logged": 0.0}), config, max_new_tokens=16
+    )
     summed = [-2.0, -0.3535534, 2.3535534]
     std = math.sqrt((4 + 0.125 + 5.5392136) / 2)
     assert scored.advantages.tolist() == pytest.approx(
@@ -206,7 +209,7 @@ def test_what_belongs_together_comes_together():
     with pytest.raises(AssertionError, match="one size"):
         score_groups(
             [make_judged([0.0, 1.0]), make_judged([0.0, 1.0, 2.0])],
-            {"unit_tests": 1.0},
+            TermWeights(default={"unit_tests": 1.0}),
             AlgorithmConfig(),
             max_new_tokens=16,
         )
@@ -226,9 +229,8 @@ def test_what_belongs_together_comes_together():
 )
 def test_no_signal_no_advantage(mixture, rows):
     judged = [make_judged([a for a, _ in row], others={"b": [b for _, b in row]}) for row in rows]
-    for scored in score_groups(
-        judged, {"unit_tests": 1.0, "b": -0.5}, AlgorithmConfig(mixture=mixture), max_new_tokens=16
-    ):
+    weights = TermWeights(default={"unit_tests": 1.0, "b": -0.5})
+    for scored in score_groups(judged, weights, AlgorithmConfig(mixture=mixture), max_new_tokens=16):
         valid = [not math.isnan(r) for r in scored.rewards]
         assert scored.has_signal or scored.advantages.tolist() == [0.0, 0.0, 0.0]
         assert sum(valid) > 1 or not scored.has_signal
@@ -383,7 +385,9 @@ def make_step(rows, config):
     penalties = None
     if config.kl_in is KLPlacement.reward and config.kl_coefficient:
         penalties = [[0.2 * len(ids) - 0.5 for ids, _, _ in members] for _, members in rows]
-    return score_groups(judged, {"unit_tests": 1.0}, config, max_new_tokens=MAX_NEW, kl_penalties=penalties)
+    return score_groups(
+        judged, TermWeights(default={"unit_tests": 1.0}), config, max_new_tokens=MAX_NEW, kl_penalties=penalties
+    )
 
 
 @pytest.mark.parametrize("aggregation", list(Aggregation))

@@ -97,7 +97,7 @@ def test_cuda_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_unknown_reward_term_and_bad_settings(tmp_path: Path) -> None:
     assert "unit_tests" in _refused(RewardError, tmp_path, "reward.weights.unit_test=1")
-    assert "reward.pattern.regex" in _refused(RewardError, tmp_path, "reward.weights.pattern=1")
+    assert "reward.terms.pattern.settings.regex" in _refused(RewardError, tmp_path, "reward.weights.pattern=1")
 
 
 def test_output_directory_in_use(tmp_path: Path) -> None:

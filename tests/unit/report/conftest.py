@@ -87,6 +87,7 @@ def _scored_group(
             num_cached_prompt_tokens=0,
         ),
         verdicts={terms[0]: first, **others},
+        num_gated={},
         rewards=np.array(rewards, dtype=np.float32),
         advantages=np.nan_to_num(np.array(rewards, dtype=np.float32) - 0.75),
         has_signal=True,
