@@ -1,16 +1,24 @@
-"""Rows out of local files, each with the place it came from, as file:line or file: row index."""
+"""Rows out of local files, each with the place it came from, as file:line or file: row index.
+
+A line that can't be read comes out as the `DataError` that says why, in the row's place: whoever counts malformed rows
+decides whether the run goes on. A file that can't be read at all raises.
+"""
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from grpo.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 Located = tuple[str, object]
@@ -22,18 +30,31 @@ def read_path(path: Path, split: str) -> Iterator[Located]:
     """Rows of a file, of a directory of files, or of a directory written by `datasets.save_to_disk`.
 
     Raises:
-        DataError: unknown kind of file, no data in the directory, malformed content.
+        DataError: unknown kind of file, no data in the directory, content that can't be taken apart into rows.
     """
-    if path.is_dir():
-        saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
-        return _read_saved_dataset(path, split) if saved else _read_directory(path, split)
+    if is_saved_dataset(path):
+        return _numbered(path, load_saved_dataset(path, split))
+    return itertools.chain.from_iterable(_read_file(file) for file in data_files(path, split))
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Whether `datasets.save_to_disk` wrote the directory."""
+    return path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def _read_file(path: Path) -> Iterator[Located]:
+    check_file(path)
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        return _read_jsonl(path)
+    return _read_json(path) if path.suffix == ".json" else _read_parquet(path)
+
+
+def check_file(path: Path) -> None:
+    """Raise DataError for a file of an unknown kind, or without content."""
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: unknown kind of file; data.path takes {', '.join(SUFFIXES)} or a directory")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return _read_jsonl(path)
-    return _read_json(path) if path.suffix == ".json" else _read_parquet(path)
 
 
 def _read_jsonl(path: Path) -> Iterator[Located]:
@@ -44,20 +65,21 @@ def _read_jsonl(path: Path) -> Iterator[Located]:
             # Bytes, decoded line by line: a wrong byte is reported with its line.
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield f"{path}:{number}", _parse(line, f"{path}:{number}")
+                    yield f"{path}:{number}", parse_line(line)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: broken gzip data after line {number} ({error})") from error
 
 
-def _parse(line: bytes, where: str) -> object:
+def parse_line(line: bytes) -> object:
+    """The row of a line of JSON, or the `DataError` that says why there is none."""
     try:
         return json.loads(line.rstrip().decode("utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise DataError(f"{where}: malformed JSON, {error.msg} at column {error.colno}") from error
+        return DataError(f"malformed JSON, {error.msg} at column {error.colno}")
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start} of the line)") from error
+        return DataError(f"not UTF-8 text ({error.reason} at byte {error.start} of the line)")
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: malformed JSON, {error}") from error
+        return DataError(f"malformed JSON, {error}")
 
 
 def _read_json(path: Path) -> Iterator[Located]:
@@ -85,11 +107,17 @@ def _read_parquet(path: Path) -> Iterator[Located]:
                     yield f"{path}: row {index}", row
                     index += 1
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
+        raise DataError(f"{path}: not a readable Parquet file ({first_line(error)})") from error
 
 
-def _read_directory(path: Path, split: str) -> Iterator[Located]:
-    """All data files below a directory, in order of their names; where names tell splits, only those of `split`."""
+def data_files(path: Path, split: str) -> list[Path]:
+    """The file itself, or all data files below a directory by name; where names tell splits, only those of `split`.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not path.is_dir():
+        return [path]
     inside = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
     files = [f for f in inside if f.name.endswith(SUFFIXES) and f.name not in _NO_DATA and not str(f).startswith(".")]
     if not files:
@@ -98,24 +126,27 @@ def _read_directory(path: Path, split: str) -> Iterator[Located]:
     available = sorted({label for label in labels.values() if label})
     if available and split not in available:
         raise DataError(f"{path}: no files of data.split={split!r}; there are {', '.join(available)}")
-    for file in files:
-        if not available or labels[file] == split:
-            yield from read_path(path / file, split)
+    return [path / file for file in files if not available or labels[file] == split]
 
 
-def _read_saved_dataset(path: Path, split: str) -> Iterator[Located]:
+def load_saved_dataset(path: Path, split: str) -> Dataset:
+    """The memory-mapped dataset in a directory that `datasets.save_to_disk` wrote.
+
+    Raises:
+        DataError: it can't be read, or has no such split.
+    """
     import datasets
     import pyarrow
 
     try:
         loaded = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}: not a readable saved dataset ({_first_line(error)})") from error
+        raise DataError(f"{path}: not a readable saved dataset ({first_line(error)})") from error
     if isinstance(loaded, datasets.DatasetDict):
         if split not in loaded:
             raise DataError(f"{path}: no data.split={split!r}; there are {', '.join(map(str, loaded))}")
-        loaded = loaded[split]
-    yield from _numbered(path, loaded)
+        return loaded[split]
+    return loaded
 
 
 def _numbered(path: Path, rows: object) -> Iterator[Located]:
@@ -123,5 +154,6 @@ def _numbered(path: Path, rows: object) -> Iterator[Located]:
         yield f"{path}: row {index}", row
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, cut to one line."""
     return (str(error) or type(error).__name__).splitlines()[0]

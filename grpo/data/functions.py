@@ -35,6 +35,21 @@ def signature_of(code: str, name: str) -> str | None:
     return f"{keyword} {name}({ast.unparse(node.args)}){returns}:"
 
 
+def before_function(code: str, name: str) -> str:
+    """What comes before the last definition of a top-level function; all of `code` where there is none."""
+    nodes = [node for node in _functions(code) if node.name == name]
+    if not nodes:
+        return code
+    first = min(node.lineno for node in [nodes[-1], *nodes[-1].decorator_list])
+    return "".join(code.splitlines(keepends=True)[: first - 1])
+
+
+def is_python(text: str) -> bool:
+    """Whether a text is a program; one of words alone, such as `None`, is taken for prose."""
+    tree = _parse(text)
+    return tree is not None and any(not isinstance(node, ast.Expr) for node in tree.body)
+
+
 def _functions(code: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     tree = _parse(code)
     return [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)] if tree else []

@@ -1,108 +1,106 @@
-"""From `DataConfig` to tasks: find the source, read its rows, check and filter them."""
+"""From `DataConfig` to tasks: each row read, checked and filtered."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterator, Mapping
-from importlib import resources
-from pathlib import Path
+import hashlib
 from typing import cast
 
 from grpo.config import DataConfig, DataSchema
-from grpo.data.files import SUFFIXES, Located, read_path
-from grpo.data.hub import read_hub
-from grpo.data.schemas import READERS, Row, level_of
+from grpo.data.fields import LeftOut, Row, at, describe, renamed
+from grpo.data.files import Located
+from grpo.data.generated import GENERATED
+from grpo.data.rows import open_rows
+from grpo.data.schemas import READERS
+from grpo.data.schemas.keel import level_of
+from grpo.data.tally import LoadReport, Tally, require_row
 from grpo.errors import DataError
 from grpo.records import Task
 
-_BUILTIN = "builtin:"
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
 
 def load_tasks(config: DataConfig) -> list[Task]:
-    """Tasks of a data source, in its order, after `data.max_level` and `data.limit`.
+    """The tasks of `read_tasks` alone."""
+    return read_tasks(config)[0]
 
-    Reading stops at the first row that fails.
+
+def read_tasks(config: DataConfig) -> tuple[list[Task], LoadReport]:
+    """Tasks of one source, in its order, after all filters, and what became of its rows.
+
+    Reading stops when `data.limit` is reached. A malformed row is one that lacks a field, has one of the wrong type, or
+    repeats an id; it is counted and left out.
 
     Raises:
-        DataError: the source is missing, unreadable or empty; a row is malformed, lacks a field or repeats an id (with
-            file and line, or row index from 0); no task is left.
+        DataError: the source is missing, unreadable or empty; the share of malformed rows is above
+            `data.max_malformed_share` (with the first of them, by file and line, or row index from 0); no task is left.
     """
-    if config.max_level is not None and config.schema is not DataSchema.keel:
-        raise DataError(f"data.max_level={config.max_level}: schema {config.schema.value} has no levels, only keel has")
+    check_source(config)
+    tally = Tally(config)
     tasks: list[Task] = []
-    seen: dict[str, str] = {}
-    num_rows = 0
-    for where, row in _readable_rows(config):
-        num_rows += 1
-        task, kept = _read_row(where, row, config)
-        if task.task_id in seen:
-            raise DataError(f"{where}: id {task.task_id!r} is taken already, at {seen[task.task_id]}")
-        seen[task.task_id] = where
-        if kept:
+    for located in open_rows(config):
+        if (task := count_row(located, config, tally)) is not None:
             tasks.append(task)
         if len(tasks) == config.limit:
             break
-    if not num_rows:
-        raise DataError(f"data.path={config.path!r}: it holds no rows")
-    if not tasks:
-        raise DataError(f"data.max_level={config.max_level}: none of {num_rows} tasks in {config.path} is that easy")
-    return tasks
+    tally.finish()
+    return tasks, tally.report()
 
 
-def _read_row(where: str, row: object, config: DataConfig) -> tuple[Task, bool]:
-    """The task of a row, and whether it passes the filter by level."""
-    if not isinstance(row, Mapping):
-        raise DataError(f"{where}: expected an object with fields, found {type(row).__name__}")
-    fields = cast(Row, row)
-    try:
-        task = READERS[config.schema](fields, config)
-        if config.max_level is None:
-            return task, True
-        level = level_of(fields)
+def check_source(config: DataConfig) -> None:
+    """Raise DataError for keys that don't go with the source's kind, before anything is read."""
+    if config.max_level is not None and config.schema is not DataSchema.keel:
+        raise DataError(f"data.max_level={config.max_level}: schema {config.schema.value} has no levels, only keel has")
+    is_generated = config.path.startswith(GENERATED)
+    if is_generated != (config.schema is DataSchema.reasoning_gym):
+        raise DataError(
+            f"data.path={config.path!r}: {GENERATED}NAME and data.schema=reasoning_gym go together, and the schema is "
+            f"{config.schema.value}"
+        )
+
+
+def count_row(located: Located, config: DataConfig, tally: Tally) -> Task | None:
+    """The task of a row, counted; None where there is none. Raises DataError where `tally` has had enough."""
+    where, row = located
+    with tally.row(where):
+        task = _read_row(require_row(row), config)
+        tally.claim(task.task_id, where)
+        return task
+    return None
+
+
+def _read_row(row: Row, config: DataConfig) -> Task:
+    _check_filters(row, config)
+    row = renamed(row, config.fields)
+    task = READERS[config.schema](row, config)
+    if config.max_level is not None:
+        level = level_of(row)
         if level is None:
             raise DataError("missing field 'level', which data.max_level selects by")
-        return task, level <= config.max_level
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error.__cause__
+        if level > config.max_level:
+            raise LeftOut(f"above data.max_level={config.max_level}")
+    if is_held_out(task.task_id, config.held_out_share) != config.held_out:
+        raise LeftOut("not held out" if config.held_out else f"held out, data.held_out_share={config.held_out_share}")
+    return task
 
 
-def _readable_rows(config: DataConfig) -> Iterator[Located]:
-    try:
-        yield from _rows(config)
-    except OSError as error:  # no permission, a failing disk
-        raise DataError(f"data.path={config.path!r}: can't be read ({error})") from error
+def _check_filters(row: Row, config: DataConfig) -> None:
+    """Raise LeftOut for a row of which a field has none of the accepted values. Lists pass by any of their values."""
+    for name, accepted in config.filters.items():
+        value = at(row, name)
+        if value is None:
+            raise DataError(f"missing field {name!r}, which data.filters selects by")
+        values = cast("list[object]", value) if isinstance(value, list) else [value]
+        if not any(_as_text(item) in accepted for item in values):
+            raise LeftOut(f"data.filters.{name}")
 
 
-def _rows(config: DataConfig) -> Iterator[Located]:
-    if config.path.startswith(_BUILTIN):
-        return read_path(_builtin(config.path.removeprefix(_BUILTIN)), config.split)
-    path = Path(config.path).expanduser()
-    if path.exists():
-        return read_path(path, config.split)
-    local = config.path.endswith(SUFFIXES) or config.path.startswith((".", "/", "~"))
-    if local or not _HUB_ID.fullmatch(config.path):
-        raise DataError(f"data.path={config.path!r}: no such file or directory{_near(path)}")
-    return read_hub(config)
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()  # as YAML writes it
+    if not isinstance(value, str | int | float):
+        raise DataError(f"a filter can't compare {describe(value)}")
+    return str(value)
 
 
-def _builtin(name: str) -> Path:
-    folder = Path(str(resources.files("grpo.data"))) / "builtin"
-    names = sorted(file.stem for file in folder.glob("*.jsonl"))
-    if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {_BUILTIN}{close[0]}?" if close else f"there is {', '.join(_BUILTIN + n for n in names)}"
-        raise DataError(f"data.path='{_BUILTIN}{name}': no built-in set of that name; {hint}")
-    return folder / f"{name}.jsonl"
-
-
-def _near(path: Path) -> str:
-    """Where a missing path was looked for and what there is instead, as the end of a sentence."""
-    resolved = path.absolute()
-    parent = resolved.parent
-    if not parent.is_dir():
-        missing = next(p for p in reversed(resolved.parents) if not p.is_dir())
-        return f" (looked for {resolved}; its directory {missing} does not exist)"
-    close = difflib.get_close_matches(resolved.name, [entry.name for entry in parent.iterdir()], n=3)
-    return f" (looked for {resolved}{'; there is ' + ', '.join(close) if close else ''})"
+def is_held_out(task_id: str, share: float) -> bool:
+    """Whether a task is among the `share` that is held out: a hash of its id decides, so that order and size do not."""
+    digest = hashlib.sha256(f"held out:{task_id}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64

@@ -109,7 +109,7 @@ def test_acecode_row():
 
 
 REQUIRED = [
-    (DataSchema.keel, KEEL, ["id", "prompt", "tests"]),
+    (DataSchema.keel, KEEL, ["id", "prompt"]),
     (DataSchema.mbpp, MBPP_FULL, ["text", "code", "test_list", "task_id"]),
     (DataSchema.acecode, ACECODE, ["id", "question", "test_cases"]),
 ]

@@ -73,9 +73,10 @@ def test_limit_and_level(tmp_path):
     assert ids(path, max_level=3, limit=2) == ["t0", "t1"]
     assert ids(path, max_level=2) == ["t0", "t1"]
     path.write_text(lines(rows(5)[2:]))
-    assert failure(path, max_level=1) == f"data.max_level=1: none of 3 tasks in {path} is that easy"
+    left = "no task is left. Left out: 3 of 3 rows above data.max_level=1"
+    assert failure(path, max_level=1) == f"data.path='{path}': {left}"
     path.write_text(lines([{k: v for k, v in rows(1)[0].items() if k != "level"}]))
-    assert failure(path, max_level=1) == f"{path}:1: missing field 'level', which data.max_level selects by"
+    assert failure(path, max_level=1).startswith(f"{path}:1: missing field 'level', which data.max_level selects by")
     assert "schema mbpp has no levels" in failure(path, max_level=1, schema=DataSchema.mbpp)
 
 
@@ -142,8 +143,9 @@ def test_bad_row_of_a_columnar_file_is_named_by_its_index(tmp_path):
     import pyarrow.parquet
 
     path = tmp_path / "a.parquet"
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([*rows(2), {**rows(1)[0], "id": "z", "tests": None}]), path)
-    assert failure(path) == f"{path}: row 2: field 'tests': expected a list of strings, found null"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([*rows(2), {**rows(1)[0], "id": "z", "prompt": None}]), path)
+    message = f"{path}: row 2: field 'prompt': expected a string, found null (1 of 3 rows malformed; "
+    assert failure(path) == message + "data.max_malformed_share=0.01)"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
