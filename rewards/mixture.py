@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from rewards.base import Outcome, RewardError, Verdict
 
-_GATE = re.compile(r"\s*(?P<term>.+?)\s*>=\s*(?P<bound>[^\s>=]+)\s*")
+_GATE = re.compile(r"\s*(?P<term>[^>=]+?)\s*>=\s*(?P<bound>[^\s>=]+)\s*")
 #: Reason of a verdict that a closed gate made 0.
 GATED = "gated"
 #: Verdicts of every term, [G] each.

@@ -74,14 +74,15 @@ class RewardConfig:
 
     def term(self, name: str) -> TermConfig:
         """How the term `name` is made; all defaults where ``reward.terms`` does not name it. Raises ConfigError."""
-        key, values = f"reward.terms.{name}", self.terms.get(name, {})
+        key, values = f"reward.terms.{name}", cast("object", self.terms.get(name, {}))
         if not isinstance(values, Mapping):
-            raise ConfigError(key, cast("object", values), "no mapping", f"Set e.g. {key}.settings={{...}}.")
+            raise ConfigError(key, values, "no mapping", f"Set e.g. {key}.settings={{...}}.")
+        given = cast("Mapping[str, Any]", values)
         try:
-            term = read_settings(TermConfig, cast("Mapping[str, Any]", values), key)
+            term = read_settings(TermConfig, given, key)
         except RewardError as error:
             problem, _, remedy = str(error).removeprefix(f"{key}.").partition(". ")
-            raise ConfigError(key, values, problem, remedy or "docs/config.md lists the keys.") from None
+            raise ConfigError(key, given, problem, remedy or "docs/config.md lists the keys.") from None
         at_least(key, term, 0, "retries", "num_workers", "cpus_per_worker", "gpus_per_worker")
         at_least(key, term, 1, "concurrency")
         positive(key, term, "timeout_s")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.base import Outcome, RewardError, Verdict
-from rewards.mixture import has_signal, weighted_sum
+from rewards.mixture import GATED, Gate, TermWeights, gated, has_signal, weighted_sum
 
 numbers = st.floats(-1e3, 1e3, allow_subnormal=False)
 verdicts = st.one_of(numbers.map(Verdict.valid), st.just(Verdict.failed("x")), st.just(Verdict.absent()))
@@ -108,3 +108,46 @@ def test_without_a_signal_the_sum_is_constant(data: st.DataObject, num_terms: in
     weights = {name: data.draw(st.sampled_from([0.0, 1.0, -0.5])) for name in names}
     kept = {reward for reward in weighted_sum(terms, weights) if not math.isnan(reward)}
     assert has_signal(terms, weights) or len(kept) <= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "gate"),
+    [
+        ("pattern>=1", Gate(term="pattern", at_least=1.0)),
+        ("  unit_tests >= 0.5 ", Gate(term="unit_tests", at_least=0.5)),
+        ("a.b>=-1e-3", Gate(term="a.b", at_least=-1e-3)),
+    ],
+)
+def test_gates_are_written_in_one_line(text: str, gate: Gate) -> None:
+    assert Gate.parse(text) == gate
+
+
+@pytest.mark.parametrize(
+    "text", ["", "pattern", "pattern>1", ">=1", "pattern>=", "pattern>=x", "pattern>=nan", "a>=1>=2"]
+)
+def test_what_is_no_gate_is_refused(text: str) -> None:
+    with pytest.raises(RewardError, match="is no condition of the form TERM>=NUMBER"):
+        Gate.parse(text)
+
+
+def test_gates_by_hand() -> None:
+    by = [Verdict.valid(1.0), Verdict.valid(0.5), Verdict.failed("x"), Verdict.absent("no_tests")]
+    term = [Verdict.valid(2.0, {"n": 1}) for _ in by]
+    found = gated({"a": by, "b": term}, {"b": Gate(term="a", at_least=1.0)})
+    assert found["a"] == tuple(by)
+    assert [v.value for v in found["b"][:2]] == [2.0, 0.0]
+    assert [v.reason for v in found["b"]] == ["", GATED, "gate_failed", ""]
+    assert [v.outcome for v in found["b"]] == [Outcome.VALID, Outcome.VALID, Outcome.FAILED, Outcome.VALID]
+    assert found["b"][1].details == {"n": 1}
+
+
+def test_a_gate_opens_nothing() -> None:
+    by, term = [Verdict.valid(1.0)] * 2, [Verdict.failed("x"), Verdict.absent()]
+    assert gated({"a": by, "b": term}, {"b": Gate(term="a", at_least=0.0)})["b"] == tuple(term)
+
+
+def test_a_mixture_of_a_domain_replaces_the_default() -> None:
+    weights = TermWeights(default={"a": 1.0, "b": 0.0}, by_domain={"talk": {"c": 2.0}})
+    assert weights.of("code") == {"a": 1.0, "b": 0.0}
+    assert weights.of("talk") == {"c": 2.0}
+    assert weights.terms == ("a", "b", "c")
