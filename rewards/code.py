@@ -1,127 +1,124 @@
-"""Reward term `unit_tests`: run the answer's program against the task's tests."""
+"""Reward kind `unit_tests`: run the answer's program against the task's tests."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Any, TypeGuard, cast
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from rewards.base import Attempt, RewardError, Verdict
-from rewards.extraction import extract_code, parse
+from rewards.code_reference import MalformedReferenceError, read_tests
+from rewards.extraction import extract_code
 from rewards.sandbox.pool import Sandbox
-from rewards.sandbox.program import Kind, Limits, Program, ProgramResult
+from rewards.sandbox.program import Form, Kind, Limits, Program, ProgramResult
+from rewards.syntax import defines, has_method, parse
 
 _LOG = logging.getLogger(__name__)
-_SCORINGS = ("fraction", "all")
+
+
+class Scoring(StrEnum):
+    """What a program's tests are worth."""
+
+    FRACTION = "fraction"  #: the share that passed
+    ALL = "all"  #: 1 if all passed, else 0
 
 
 class UnitTests:
-    """Share of unit tests that pass, or 1.0 only if all do.
+    """Share of the task's tests that pass, or 1 only if all do. From 0 to 1.
 
-    The task brings ``reference = {"tests": [statement, ...], "setup": str, "entry_point": str | None}``, of which only
-    `tests` is required. A program that crashes, hangs or runs out of memory gets what it had earned by then under
-    "fraction" and 0.0 under "all". Only a fault of the sandbox or of the task's own code is a failed verdict.
-
-    Args:
-        scoring: "fraction" or "all".
-        cpu_time_s, wall_time_s: seconds for one program, all its tests together.
-        memory_mib: memory beyond the bare interpreter's.
-        output_kib: stdout and stderr kept of a program.
-        slots: programs that run at the same time.
-
-    Raises:
-        RewardError: a setting that can't work.
+    What the task brings under `reference` is described in `rewards.code_reference.read_tests`; a task without tests
+    makes the term absent. A program that crashes, hangs or runs out of memory gets what it had earned by then under
+    "fraction" and 0 under "all"; one that is no Python gets 0. Only a fault of the sandbox or of the task's own code is
+    a failed verdict.
     """
 
-    name: str = "unit_tests"
+    @dataclass(slots=True, kw_only=True)
+    class Settings:
+        """What `reward.terms.<name>.settings` holds."""
 
-    def __init__(
-        self,
-        *,
-        scoring: str = "fraction",
-        cpu_time_s: float = 2.0,
-        wall_time_s: float = 10.0,
-        memory_mib: int = 256,
-        output_kib: int = 64,
-        slots: int = 2,
-    ) -> None:
-        if scoring not in _SCORINGS:
-            raise RewardError(f"reward.unit_tests.scoring={scoring!r}: set one of {', '.join(_SCORINGS)}.")
-        for key, value in {
-            "cpu_time_s": cpu_time_s,
-            "wall_time_s": wall_time_s,
-            "memory_mib": memory_mib,
-            "output_kib": output_kib,
-            "slots": slots,
-        }.items():
-            if not value > 0:
-                raise RewardError(f"reward.unit_tests.{key}={value!r}: set a positive number.")
-        self._needs_all = scoring == "all"
-        self._limits = Limits(
-            cpu_time_s=cpu_time_s,
-            wall_time_s=wall_time_s,
-            memory_bytes=memory_mib << 20,
-            output_bytes=output_kib << 10,
-        )
-        self._sandbox = Sandbox(slots)
+        scoring: Scoring = Scoring.FRACTION
+        cpu_time_s: float = 2.0  #: of one program, all its tests together
+        wall_time_s: float = 30.0  #: likewise; generous, since a loaded machine must not fail a correct program
+        memory_mib: int = 256  #: beyond the bare interpreter's
+        output_kib: int = 64  #: stdout and stderr that are kept
+        tmp_mib: int = 16  #: what a program may write
+        slots: int = 2  #: programs that one reward worker runs at the same time
+        allow_unsafe: bool = False  #: run programs even where this machine can't isolate them
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, object]) -> UnitTests:
-        """Build from ``{"unit_tests": {...}, "slots": n}``, the keys of the constructor. Raises RewardError."""
-        own = cast("Mapping[str, Any]", settings.get("unit_tests", {}))
-        slots = cast("Mapping[str, Any]", {key: settings[key] for key in ("slots",) if key in settings})
-        try:
-            return cls(**own, **slots)
-        except TypeError as error:
-            raise RewardError(f"reward.unit_tests={dict(own)!r}: {error}") from error
+        def __post_init__(self) -> None:
+            for name in ("cpu_time_s", "wall_time_s", "memory_mib", "output_kib", "tmp_mib", "slots"):
+                if not getattr(self, name) > 0:
+                    raise RewardError(f"{name}={getattr(self, name)!r}: set a positive number.")
 
-    def judge(self, attempts: list[Attempt]) -> list[Verdict]:
-        """One verdict for each attempt, in order.
+        def limits(self) -> Limits:
+            """What one program may use."""
+            return Limits(
+                cpu_time_s=self.cpu_time_s,
+                wall_time_s=self.wall_time_s,
+                memory_bytes=self.memory_mib << 20,
+                output_bytes=self.output_kib << 10,
+                tmp_bytes=self.tmp_mib << 20,
+            )
 
-        The reason is "syntax_error", "failed", "error", "timeout", "out_of_memory" or empty; details are
-        `tests_passed` and `tests_total`.
+    def __init__(self, settings: Settings) -> None:
+        self._needs_all = settings.scoring is Scoring.ALL
+        self._limits = settings.limits()
+        self._sandbox = Sandbox(settings.slots)
+        self._threads = ThreadPoolExecutor(settings.slots, "unit-tests")
+
+    async def judge(self, attempts: Sequence[Attempt]) -> list[Verdict]:
+        """One verdict for each attempt, in order; several groups share the slots.
+
+        The reason is "syntax_error", "failed", "error", "timeout", "out_of_memory" or empty; "no_tests" where absent;
+        "malformed_reference" or "sandbox_fault" where failed. Details are `tests_passed`, `tests_total` and a 1 for
+        each `rewards.sandbox.program.Flag`.
         """
-        verdicts: list[Verdict | None] = [None] * len(attempts)
-        programs: dict[int, Program] = {}
-        for index, attempt in enumerate(attempts):
-            prepared = self._prepare(attempt)
-            if isinstance(prepared, Program):
-                programs[index] = prepared
-            else:
-                verdicts[index] = prepared
-        results = self._sandbox.run_many(list(programs.values()))
-        for index, result in zip(programs, results, strict=True):
-            verdicts[index] = self._verdict(result)
-        return [verdict for verdict in verdicts if verdict is not None]
+        loop = asyncio.get_running_loop()
+        return list(
+            await asyncio.gather(*(loop.run_in_executor(self._threads, self._judge, each) for each in attempts))
+        )
 
     def close(self) -> None:
-        """End the sandbox's processes."""
+        """End the sandbox's processes; programs under way become faults."""
         self._sandbox.close()
+        self._threads.shutdown(cancel_futures=True)
 
-    def _prepare(self, attempt: Attempt) -> Program | Verdict:
-        tests = attempt.reference.get("tests")
-        if not tests:
-            return Verdict.absent("no_tests")
-        setup, entry_point = attempt.reference.get("setup") or "", attempt.reference.get("entry_point")
-        if not _is_strings(tests) or not isinstance(setup, str) or not isinstance(entry_point, str | None):
+    def _judge(self, attempt: Attempt) -> Verdict:
+        try:
+            task = read_tests(attempt.reference)
+        except MalformedReferenceError as error:
+            _LOG.warning("malformed reference of a task in domain %r: %s", attempt.domain, error)
             return Verdict.failed("malformed_reference")
-        source = extract_code(attempt.answer, entry_point)
+        if task is None:
+            return Verdict.absent("no_tests")
+        source = extract_code(attempt.answer, task.entry_point, reads_stdin=task.form is Form.STDIN)
         if parse(source) is None:
-            return Verdict.valid(0.0, {"tests_passed": 0, "tests_total": len(tests)}, "syntax_error")
-        return Program(source=source, tests=tuple(tests), setup=setup, limits=self._limits)
+            return Verdict.valid(0.0, {"tests_passed": 0, "tests_total": task.num_tests}, "syntax_error")
+        entry_point = _entry_point(task, source)
+        return self._verdict(
+            self._sandbox.run(replace(task, source=source, entry_point=entry_point, limits=self._limits))
+        )
 
     def _verdict(self, result: ProgramResult) -> Verdict:
         if result.kind is Kind.SANDBOX_FAULT:
             _LOG.warning("sandbox fault: %s", result.message)
             return Verdict.failed("sandbox_fault")
-        details = {"tests_passed": result.num_passed, "tests_total": result.num_tests}
+        details = {"tests_passed": result.num_passed, "tests_total": result.num_tests} | dict.fromkeys(result.flags, 1)
         if result.kind is Kind.PASSED:
             return Verdict.valid(1.0, details)
-        value = 0.0 if self._needs_all else result.num_passed / result.num_tests
+        value = 0.0 if self._needs_all or not result.num_tests else result.num_passed / result.num_tests
         # A few errors only show when the tree is compiled, such as a `return` outside a function.
         is_syntax = result.kind is Kind.ERROR and result.message.startswith("SyntaxError")
         return Verdict.valid(value, details, "syntax_error" if is_syntax else result.kind.value)
 
 
-def _is_strings(value: object) -> TypeGuard[list[str] | tuple[str, ...]]:
-    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in cast("list[object]", value))
+def _entry_point(task: Program, source: str) -> str | None:
+    """The task's own, or where the answer has it as a method of a class `Solution`, that method of an instance."""
+    name, tree = task.entry_point, parse(source)
+    if name is None or tree is None or task.form not in (Form.CHECK, Form.CALLS):
+        return name
+    is_method = not defines(tree, name) and has_method(tree, "Solution", name)
+    return f"Solution().{name}" if is_method else name

@@ -6,9 +6,7 @@ import ast
 import re
 
 from rewards.fences import PYTHON_TAGS, Block, before_first, blocks_in
-from rewards.syntax import bound_names, broken_line, missing_names
-from rewards.syntax import defines as defines
-from rewards.syntax import parse as parse
+from rewards.syntax import bound_names, broken_line, missing_names, parse
 
 _END_OF_THOUGHT = re.compile(r"(?<![\"'])(?<![^`]`)</(?:think|thinking|thought|reasoning)>(?![\"'])", re.IGNORECASE)
 _READS_STDIN = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0\s*[,)]")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rewards.base import Attempt, Verdict
-from rewards.extraction import defines, extract_code, parse
+from rewards.extraction import extract_code, first_name
+from rewards.syntax import defines, has_method, parse
 
 
 class Parses:
@@ -25,8 +26,8 @@ class Parses:
 def _judge(attempt: Attempt) -> Verdict:
     entry_point = attempt.reference.get("entry_point")
     name = entry_point if isinstance(entry_point, str) else None
-    tree = parse(extract_code(attempt.answer, name))
+    tree = parse(extract_code(attempt.answer, name, reads_stdin=attempt.reference.get("form") == "stdin"))
     if tree is None:
         return Verdict.valid(0.0, reason="syntax_error")
-    found = defines(tree, name) if name else bool(tree.body)
+    found = defines(tree, first_name(name)) or has_method(tree, "Solution", name) if name else bool(tree.body)
     return Verdict.valid(1.0) if found else Verdict.valid(0.0, reason="no_entry_point")

@@ -32,3 +32,18 @@ def test_without_an_entry_point_any_statement_will_do(attempt: Callable[..., Att
 def test_the_prefill_belongs_to_the_answer(attempt: Callable[..., Attempt]) -> None:
     prefilled = attempt("    return 1\n```", prefill="```python\ndef f():\n", entry_point="f")
     assert Parses().judge([prefilled])[0].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("completion", "reference", "value"),
+    [
+        ("class Solution:\n    def f(self): 0", {"entry_point": "f"}, 1.0),
+        ("class Solution:\n    def f(self): 0", {"entry_point": "Solution().f"}, 1.0),
+        ("class Other:\n    def f(self): 0", {"entry_point": "f"}, 0.0),
+        ("```python\nprint(input())\n```\n```python\nf(\n```", {"form": "stdin"}, 1.0),
+    ],
+)
+def test_methods_and_programs(
+    attempt: Callable[..., Attempt], completion: str, reference: dict[str, str], value: float
+) -> None:
+    assert Parses().judge([attempt(completion, **reference)])[0].value == value
