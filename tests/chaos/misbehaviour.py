@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rewards.base import Attempt, Verdict
 
-KINDS = ("steady", "sleepy", "deadly", "raising", "untidy", "partial", "waiting", "patient")
+KINDS = ("steady", "sleepy", "deadly", "raising", "untidy", "partial", "waiting", "patient", "souring")
 
 
 def install(directory: Path) -> None:
@@ -78,6 +78,15 @@ class Raising(Steady):
         if self._goes_wrong():
             raise KeyError("a bug of its author")
         return super().judge(attempts)
+
+
+class Souring(Steady):
+    """Goes wrong after the first `times` calls, until someone writes "mended"."""
+
+    def judge(self, attempts: Sequence[Attempt]) -> list[Verdict]:
+        if not self._goes_wrong() and not (Path(self._settings.directory) / "mended").exists():
+            raise ConnectionError("the server it needs is gone")
+        return [Verdict.valid(len(attempt.completion) / 100) for attempt in attempts]
 
 
 class Untidy(Steady):

@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +45,7 @@ class Run:
 def start(directory: Path, *overrides: str) -> subprocess.Popen[str]:
     """Start a run in a process group of its own, as a shell does."""
     command = [sys.executable, "-m", "launch.cli", "train", *overrides, f"output_dir={directory}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # the path is set in conftest.py
     return subprocess.Popen(
         command,
         cwd=directory.parent,
@@ -64,6 +67,20 @@ def train(directory: Path, *overrides: str, timeout_s: float = 240) -> Run:
         output, _ = process.communicate()
         raise AssertionError(f"the run took over {timeout_s} s:\n{output}") from None
     return Run(process.returncode, output, directory)
+
+
+@contextmanager
+def side_by_side(base: Path, runs: Mapping[str, Sequence[str]]) -> Iterator[Mapping[str, Future[Run]]]:
+    """Start runs by name, two at a time: a run mostly imports, on one core. Those nobody waits for are dropped."""
+    with ThreadPoolExecutor(2) as pool:
+        futures = {}
+        for name, overrides in runs.items():
+            (base / name).mkdir()
+            futures[name] = pool.submit(train, base / name / "run", *overrides)
+        try:
+            yield futures
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def wait_for_step(process: subprocess.Popen[str], directory: Path, step: int, timeout_s: float = 180) -> None:

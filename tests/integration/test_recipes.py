@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import pytest
 
-from tests.integration.runs import LEARNABLE, ROOT, Run, train
+from tests.integration.runs import LEARNABLE, ROOT, Run, side_by_side
 
 pytestmark = pytest.mark.integration
 RECIPES = sorted(path.stem for path in (ROOT / "conf/algorithm").glob("*.yaml"))
@@ -17,15 +17,10 @@ SETTINGS = ("steps=2", "algorithm.updates_per_step=2", "learner.lr=0.01", "rewar
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Future[Run]]]:
-    """A run of each recipe, two at a time: a run mostly imports, on one core."""
-    with ThreadPoolExecutor(2) as pool:
-        yield {
-            recipe: pool.submit(
-                train, tmp_path_factory.mktemp(recipe) / "run", *LEARNABLE, f"algorithm={recipe}", *SETTINGS
-            )
-            for recipe in RECIPES
-        }
-        pool.shutdown(wait=False, cancel_futures=True)  # those that nobody asked for, where tests were selected
+    """A run of each recipe."""
+    overrides = {recipe: (*LEARNABLE, f"algorithm={recipe}", *SETTINGS) for recipe in RECIPES}
+    with side_by_side(tmp_path_factory.mktemp("recipes"), overrides) as futures:
+        yield futures
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
