@@ -63,14 +63,14 @@ class Fleet:
         """
         self._create(terms)
         judges = self.rewards.workers
-        rewards_up = self._all(judges, [w.start.remote() for w in judges])
+        builds = [w.start.remote() for w in judges]
         starts = [w.start.remote(str(model_path)) for w in self.rollouts]
         host, port = await self._call("learner_0", self.learners[0].address.remote())
         loads = [w.start.remote(host, port, str(model_path)) for w in self.learners]
         limit = self._config.cluster.startup_timeout_s
         try:
-            models_up = self._all([*self.learners, *self.rollouts], [*loads, *starts])
-            manifests, _ = await asyncio.wait_for(asyncio.gather(models_up, rewards_up), limit)
+            workers = [*self.learners, *self.rollouts, *judges]
+            manifests = await asyncio.wait_for(self._all(workers, [*loads, *starts, *builds]), limit)
         except TimeoutError:
             raise WorkerError(
                 f"the workers were not up after cluster.startup_timeout_s={limit:g} s. What they were doing is in "
