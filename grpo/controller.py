@@ -21,7 +21,7 @@ from typing import TypeVar
 import numpy as np
 
 from grpo.config import RunConfig
-from grpo.data.prompts import PromptStream
+from grpo.data.prompts import Prompts
 from grpo.errors import KeelError, RewardsFailedError, TrainingError
 from grpo.fleet import Fleet
 from grpo.kernels.objective import has_kl_reward
@@ -56,7 +56,7 @@ class Controller:
         self,
         config: RunConfig,
         fleet: Fleet,
-        prompts: PromptStream,
+        prompts: Prompts,
         directory: RunDirectory,
         display: Display,
         terms: Mapping[str, TermSpec],

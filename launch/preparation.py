@@ -7,8 +7,8 @@ from pathlib import Path
 
 from grpo.cluster import check_resources, resolve_device
 from grpo.config import ModelConfig, RunConfig
-from grpo.data.prompts import PromptStream
-from grpo.data.sources import load_tasks
+from grpo.data.draw import make_prompts, open_sources
+from grpo.data.prompts import Prompts
 from grpo.errors import ConfigError, ModelError
 from grpo.models import check_supported, resolve_model
 from grpo.report.display import Display, RunPlan, make_display
@@ -25,7 +25,7 @@ class Prepared:
 
     device: str
     model_path: Path
-    prompts: PromptStream
+    prompts: Prompts
     terms: dict[str, TermSpec]
     checkpoint: Path | None
     first_step: int
@@ -51,13 +51,13 @@ def prepare(config: RunConfig) -> Prepared:
     terms = prepare_terms(config)
     checkpoint = find_checkpoint(config.resume) if config.resume is not None else None
     state = load_state(checkpoint, config) if checkpoint is not None else None
-    tasks = load_tasks(config.data)
+    sources = open_sources(config.data)
     model_path = resolve_model(config.model)
     check_supported(model_path, config.model)
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=config.model.trust_remote_code)
-    prompts = PromptStream(tasks, tokenizer, config.data, seed=config.seed)
+    prompts = make_prompts(sources, tokenizer, config.data, seed=config.seed)
     _check_domains(config, prompts)
     if state is not None:
         prompts.restore(state.prompts)
@@ -68,6 +68,8 @@ def prepare(config: RunConfig) -> Prepared:
         resumed_step=finished_steps if state is not None else None,
     )
     display = make_display(config.quiet, directory.run_log)
+    for line in (line for report in prompts.reports() for line in report.lines()):
+        display.note(line)
     if prompts.num_dropped:
         display.note(f"{prompts.num_dropped} prompts are longer than data.max_prompt_tokens and were left out.")
     plan = RunPlan(
@@ -121,7 +123,7 @@ def _reward_model(model: str | None, key: str) -> str | None:
         raise ModelError(str(error).replace("model.path", key)) from error
 
 
-def _check_domains(config: RunConfig, prompts: PromptStream) -> None:
+def _check_domains(config: RunConfig, prompts: Prompts) -> None:
     for domain, weights in config.reward.mixtures.items():
         if domain not in prompts.domains:
             raise ConfigError(

@@ -6,6 +6,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 from grpo.config import DataConfig
 from grpo.data.files import Located
@@ -20,6 +21,25 @@ def read_hub(config: DataConfig) -> Iterator[Located]:
     Raises:
         DataError: the hub can't be reached, or has no such dataset, subset or split.
     """
+    for index, row in enumerate(_load(config)):
+        yield f"{config.path}: row {index}", row
+
+
+def stream_hub(config: DataConfig, start: int) -> Iterator[Located]:
+    """The same rows without a copy on disk, from row `start` on.
+
+    Raises:
+        DataError: as `read_hub`, also where the connection breaks on the way.
+    """
+    rows = _load(config, streaming=True)
+    try:
+        for index, row in enumerate(rows.skip(start) if start else rows, start=start):
+            yield f"{config.path}: row {index}", row
+    except OSError as error:
+        raise DataError(f"data.path={config.path!r}: broke off ({' '.join(str(error).split())[:500]})") from error
+
+
+def _load(config: DataConfig, **options: Any) -> Any:
     import datasets
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from huggingface_hub import constants
@@ -29,7 +49,7 @@ def read_hub(config: DataConfig) -> Iterator[Located]:
     if not constants.is_offline_mode() and not _reachable(constants.ENDPOINT):
         raise DataError(_unreachable(name, constants.ENDPOINT))
     try:
-        rows = datasets.load_dataset(config.path, name=config.subset, split=config.split)
+        return datasets.load_dataset(config.path, name=config.subset, split=config.split, **options)
     except DatasetNotFoundError as error:
         raise DataError(
             f"{name}: no such file or directory here, and no such dataset on {constants.ENDPOINT}. Check the spelling; "
@@ -41,8 +61,6 @@ def read_hub(config: DataConfig) -> Iterator[Located]:
         # A split or subset that does not exist comes here; the message lists those that do.
         found = " ".join(str(error).split())[:500]
         raise DataError(f"{name} (data.subset={config.subset!r}, data.split={config.split!r}): {found}") from error
-    for index, row in enumerate(rows):
-        yield f"{config.path}: row {index}", row
 
 
 def _unreachable(name: str, endpoint: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
 from grpo.config import DataConfig
+from grpo.data.tally import LoadReport
 from grpo.errors import CheckpointError, DataError, ModelError
 from grpo.records import IntArray, Prompt, Task
 
@@ -50,6 +51,41 @@ def render(task: Task, tokenizer: PreTrainedTokenizerBase, system_prompt: str | 
     return np.asarray(encoded["input_ids"], dtype=np.int64)
 
 
+class Prompts(Protocol):
+    """An endless, reproducible draw of prompts, whatever they come from."""
+
+    @property
+    def num_dropped(self) -> int:
+        """Tasks left out because their prompt is longer than `data.max_prompt_tokens`."""
+        ...
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The tasks' domains, in order of first appearance."""
+        ...
+
+    @property
+    def epoch(self) -> float:
+        """Epochs drawn so far."""
+        ...
+
+    def take(self, n: int) -> list[Prompt]:
+        """The next `n` prompts; their uids go on counting over the whole run."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """The position, ready for JSON; `restore` of it continues exactly where this stream stands."""
+        ...
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go to a position that `state` returned. Raises CheckpointError where it belongs to other tasks."""
+        ...
+
+    def reports(self) -> tuple[LoadReport, ...]:
+        """What became of the rows, of each source one."""
+        ...
+
+
 class PromptStream:
     """An endless, reproducible draw over tasks, in epochs.
 
@@ -62,9 +98,15 @@ class PromptStream:
     """
 
     def __init__(
-        self, tasks: Sequence[Task], tokenizer: PreTrainedTokenizerBase, config: DataConfig, *, seed: int
+        self,
+        tasks: Sequence[Task],
+        tokenizer: PreTrainedTokenizerBase,
+        config: DataConfig,
+        *,
+        seed: int,
+        reports: tuple[LoadReport, ...] = (),
     ) -> None:
-        """Render all tasks at once.
+        """Render all tasks at once. `reports` are kept for whoever asks.
 
         Raises:
             DataError: no prompt is short enough.
@@ -84,6 +126,7 @@ class PromptStream:
         self.domains: tuple[str, ...] = tuple(dict.fromkeys(task.domain for task, _ in self._items))
         self._path, self._shuffle, self._seed = config.path, config.shuffle, seed
         self._fingerprint = _fingerprint([task.task_id for task, _ in self._items])
+        self._reports = reports
         self._drawn = 0
         self._order_epoch = -1
         self._order: IntArray = np.arange(len(self._items))
@@ -96,6 +139,10 @@ class PromptStream:
     def epoch(self) -> float:
         """Epochs drawn so far, with the fraction of the current one."""
         return self._drawn / len(self._items)
+
+    def reports(self) -> tuple[LoadReport, ...]:
+        """What became of the rows that the tasks were made of."""
+        return self._reports
 
     def take(self, n: int) -> list[Prompt]:
         """The next `n` prompts; their uids go on counting over the whole run."""
@@ -111,9 +158,7 @@ class PromptStream:
         Raises:
             CheckpointError: the position is malformed, or belongs to other tasks than these.
         """
-        drawn = state.get("drawn")
-        if not isinstance(drawn, int) or drawn < 0:
-            raise CheckpointError(f"the checkpoint's data position is malformed: drawn={drawn!r}")
+        drawn = position(state, "drawn")
         if state.get("fingerprint") != self._fingerprint:
             raise CheckpointError(
                 f"data.path={self._path!r}: its {len(self)} tasks are not those the checkpoint was made with. Resume "
@@ -122,14 +167,26 @@ class PromptStream:
         self._drawn = drawn
 
     def _next(self) -> Prompt:
-        epoch, position = self._drawn // len(self._items), self._drawn % len(self._items)
+        epoch, place = self._drawn // len(self._items), self._drawn % len(self._items)
         if self._shuffle and epoch != self._order_epoch:
             generator = np.random.Generator(np.random.PCG64([self._seed, epoch]))
             self._order, self._order_epoch = generator.permutation(len(self._items)), epoch
-        task, token_ids = self._items[self._order[position]]
+        task, token_ids = self._items[self._order[place]]
         prompt = Prompt(uid=self._drawn, task=task, token_ids=token_ids)
         self._drawn += 1
         return prompt
+
+
+def position(state: Mapping[str, object], name: str) -> int:
+    """A count out of a state.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    value = state.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise CheckpointError(f"the checkpoint's data position is malformed: {name}={value!r}")
+    return value
 
 
 def _fingerprint(task_ids: list[str]) -> str:
