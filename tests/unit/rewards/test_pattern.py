@@ -1,21 +1,13 @@
+"""The reward `pattern`."""
+
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 
-from rewards import registry
 from rewards.base import Attempt, RewardError
-
-
-def _attempt(completion: str) -> Attempt:
-    return Attempt(
-        prompt=(("user", "?"),),
-        prefill="aaa",
-        completion=completion,
-        token_ids=(),
-        reference={},
-        finish_reason="stop",
-        domain="x",
-    )
+from rewards.pattern import Pattern
 
 
 @pytest.mark.parametrize(
@@ -28,12 +20,14 @@ def _attempt(completion: str) -> Attempt:
         ("q", "abc", 0.0),
     ],
 )
-def test_share_of_characters_matched(regex: str, completion: str, expected: float) -> None:
-    reward = registry.build("pattern", {"pattern": {"regex": regex}})
-    assert reward.judge([_attempt(completion)])[0].value == expected
+def test_share_of_characters_matched(
+    attempt: Callable[..., Attempt], regex: str, completion: str, expected: float
+) -> None:
+    reward = Pattern(Pattern.Settings(regex=regex))
+    assert reward.judge([attempt(completion, prefill="aaa")])[0].value == expected
 
 
 @pytest.mark.parametrize("regex", ["", "[a"])
 def test_a_useless_expression_is_refused(regex: str) -> None:
-    with pytest.raises(RewardError, match=r"reward\.pattern\.regex"):
-        registry.build("pattern", {"pattern": {"regex": regex}})
+    with pytest.raises(RewardError, match=r"^regex="):
+        Pattern.Settings(regex=regex)
