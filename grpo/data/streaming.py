@@ -35,10 +35,10 @@ class StreamedPrompts:
     """
 
     def __init__(self, blocks: Blocks, tokenizer: PreTrainedTokenizerBase, config: DataConfig, *, seed: int) -> None:
-        """Read the first block, so that a source that can't work is found out at once.
+        """Read up to the first task, so that a source that can't work is found out at once.
 
         Raises:
-            DataError: as `read_tasks`, over the first block.
+            DataError: as `read_tasks`, as far as has been read.
         """
         self.num_dropped = 0
         self.domains: tuple[str, ...] = ()
@@ -47,6 +47,7 @@ class StreamedPrompts:
         self._drawn = self._epoch = self._block = self._offset = 0
         self._items: list[Task] = []
         self._read_block()
+        self._skip_empty_blocks()
 
     @property
     def epoch(self) -> float:
@@ -96,9 +97,7 @@ class StreamedPrompts:
 
     def _next(self) -> Prompt:
         while True:
-            while self._offset >= len(self._items):
-                self._block, self._offset = self._block + 1, 0
-                self._read_block()
+            self._skip_empty_blocks()
             task = self._items[self._offset]
             self._offset += 1
             token_ids = render(task, self._tokenizer, self._config.system_prompt)
@@ -108,6 +107,12 @@ class StreamedPrompts:
             prompt = Prompt(uid=self._drawn, task=task, token_ids=token_ids)
             self._drawn, self._has_drawn = self._drawn + 1, True
             return prompt
+
+    def _skip_empty_blocks(self) -> None:
+        """Go to the next task, if this block has no more."""
+        while self._offset >= len(self._items):
+            self._block, self._offset = self._block + 1, 0
+            self._read_block()
 
     def _read_block(self) -> None:
         """The tasks of the block at this position, in the order of the draw; behind the last one, of the next epoch."""
