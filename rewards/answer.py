@@ -42,7 +42,9 @@ class Answer:
         """What `reward.terms.<name>.settings` holds."""
 
         mode: Mode = Mode.NUMERIC  #: "exact", "numeric" or "math" (which needs the package math-verify)
-        tolerance: float = 1e-6  #: |given - known| <= tolerance x max(1, |known|); "numeric"
+        tolerance: float = (
+            1e-6  #: "numeric": |given - known| <= tolerance x max(1, |known|); whole numbers must be equal
+        )
         ignore_case: bool = False  #: "exact" and "math": of text that is no expression
         marked_only: bool = False  #: an answer that is not marked as final is wrong
         timeout_s: float = 10.0  #: of one comparison; "math"
@@ -112,6 +114,8 @@ class Answer:
             return Verdict.failed("malformed_reference")
         if found is None:
             return Verdict.valid(0.0, reason="no_answer")
+        if found.denominator == wanted.denominator == 1:
+            return _right(found == wanted)  # 1,450,001 is not 1,450,000, whatever the tolerance
         return _right(abs(found - wanted) <= Fraction(self._settings.tolerance) * max(Fraction(1), abs(wanted)))
 
     def _math(self, known: str, given: str, is_marked: bool) -> Verdict:

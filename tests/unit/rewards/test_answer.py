@@ -48,10 +48,16 @@ def test_numeric(attempt: Callable[..., Attempt], completion: str, known: object
 
 
 def test_tolerance_is_relative_above_one(attempt: Callable[..., Attempt]) -> None:
-    close = attempt(r"\boxed{1001}", answer="1000")
-    assert judge(close, tolerance=0.001).value == 1.0
-    assert judge(close, tolerance=0.0009).value == 0.0
+    close = attempt(r"\boxed{1000.5}", answer="1000")
+    assert judge(close, tolerance=0.0005).value == 1.0
+    assert judge(close, tolerance=0.00049).value == 0.0
     assert judge(attempt(r"\boxed{0.001}", answer="0"), tolerance=0.0).value == 0.0
+    assert judge(attempt(r"\boxed{0.001}", answer="0"), tolerance=0.001).value == 1.0
+
+
+def test_whole_numbers_are_equal_or_not(attempt: Callable[..., Attempt]) -> None:
+    assert judge(attempt(r"\boxed{1450001}", answer="1450000")).value == 0.0
+    assert judge(attempt(r"\boxed{1450000.000}", answer="1450000")).value == 1.0
 
 
 @pytest.mark.parametrize(
