@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import cast
@@ -26,7 +27,7 @@ def kodcode_task(row: Row, config: DataConfig) -> Task:
     """
     question, test = required_text(row, "question").strip(), required_text(row, "test")
     name, declaration = _function(row)
-    if name and name not in question:
+    if name and not re.search(rf"\b{re.escape(name)}\b", question):
         question = f"{question}\n\nUse this signature: `{declaration or name}`"
     return make_task(
         config,
