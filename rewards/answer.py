@@ -47,7 +47,7 @@ class Answer:
         )
         ignore_case: bool = False  #: "exact" and "math": of text that is no expression
         marked_only: bool = False  #: an answer that is not marked as final is wrong
-        timeout_s: float = 10.0  #: of one comparison; "math"
+        timeout_s: float = 5.0  #: of one comparison; "math"
 
         def __post_init__(self) -> None:
             if not 0 <= self.tolerance < 1:

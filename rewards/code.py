@@ -41,7 +41,7 @@ class UnitTests:
 
         scoring: Scoring = Scoring.FRACTION
         cpu_time_s: float = 2.0  #: of one program, all its tests together
-        wall_time_s: float = 30.0  #: likewise; generous, since a loaded machine must not fail a correct program
+        wall_time_s: float = 10.0  #: likewise; generous, since a loaded machine must not fail a correct program
         memory_mib: int = 256  #: beyond the bare interpreter's
         output_kib: int = 64  #: stdout and stderr that are kept
         tmp_mib: int = 16  #: what a program may write

@@ -32,7 +32,8 @@ class Judge:
             score_format: "line" (``Score: n``) or "json" (``{"score": n}``).
             max_tokens: of a reply, reasoning included.
             temperature: of the judge.
-            timeout_s: seconds for one reply, retries included.
+            timeout_s: seconds for one reply, retries included. A reply may be asked for twice: keep the term's own time
+                limit above that.
             max_concurrency: requests under way at the same time, of one reward worker.
             retries: after a connection error, a status 408, 409, 429 or 5xx.
             extra_body: further fields of a request; null takes a field out.
@@ -48,7 +49,7 @@ class Judge:
         score_format: ScoreFormat = ScoreFormat.LINE
         max_tokens: int = 1024
         temperature: float = 0.0
-        timeout_s: float = 120.0
+        timeout_s: float = 50.0
         max_concurrency: int = 16
         retries: int = 4
         extra_body: dict[str, Any] = field(default_factory=dict[str, Any])

@@ -33,7 +33,7 @@ class ReasoningGym:
         """What `reward.terms.<name>.settings` holds."""
 
         tag: str = "answer"  #: tag that the model is told to put its answer in
-        timeout_s: float = 10.0  #: of one answer
+        timeout_s: float = 5.0  #: of one answer
 
         def __post_init__(self) -> None:
             if not re.fullmatch(r"[\w-]+", self.tag):
