@@ -11,7 +11,8 @@ from fractions import Fraction
 
 from rewards.base import Attempt, RewardError, Verdict
 from rewards.child import Child, ChildError
-from rewards.final_answer import after_thought, last_line, last_number, marked_answer, number, plain
+from rewards.final_answer import last_line, last_number, marked_answer, number, plain
+from rewards.thought import after_thought
 
 _LOG = logging.getLogger(__name__)
 _TAIL = 20_000  # characters in which a final answer is looked for

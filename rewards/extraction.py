@@ -7,8 +7,8 @@ import re
 
 from rewards.fences import PYTHON_TAGS, Block, before_first, blocks_in
 from rewards.syntax import bound_names, broken_line, missing_names, parse
+from rewards.thought import after_thought
 
-_END_OF_THOUGHT = re.compile(r"(?<![\"'])(?<![^`]`)</(?:think|thinking|thought|reasoning)>(?![\"'])", re.IGNORECASE)
 _READS_STDIN = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0\s*[,)]")
 _FUTURE = re.compile(r"^from __future__ import .*\n", re.MULTILINE)
 _FIRST_NAME = re.compile(r"\s*([A-Za-z_]\w*)")
@@ -35,10 +35,7 @@ def extract_code(answer: str, entry_point: str | None, *, reads_stdin: bool = Fa
     the text before the first one defines `entry_point` (a prefilled signature without a fence), it is that text from
     its first line of code up to where it stops being Python.
     """
-    text = answer.replace("\r\n", "\n")
-    thoughts = list(_END_OF_THOUGHT.finditer(text))
-    if thoughts:
-        text = text[thoughts[-1].end() :]
+    text = after_thought(answer.replace("\r\n", "\n"))
     blocks = [Block(tag=block.tag, code=_without_prompts(block.code)) for block in blocks_in(text)]
     if not blocks:
         return _without_prose(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-_END_OF_THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
 _HASHES = re.compile(r"####[ \t]*(\S[^\n]*)")
@@ -17,11 +16,6 @@ _NUMBER = re.compile(
 )
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([-+]?\d+)\s*\}\s*\{\s*(\d+)\s*\}|\\[dt]?frac\s*(\d)\s*(\d)")
 _MAX_DIGITS = 400
-
-
-def after_thought(text: str) -> str:
-    """What follows the last ``</think>``; all of it if there is none."""
-    return _END_OF_THOUGHT.split(text)[-1]
 
 
 def marked_answer(text: str) -> str | None:

@@ -7,7 +7,6 @@ import importlib
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import reduce
 from numbers import Real
@@ -24,8 +23,8 @@ class Function:
     It is called as ``f(attempt, **arguments)`` for each `rewards.base.Attempt`, or with `batched` once as
     ``f(attempts, **arguments)`` for all completions of one prompt. It may be ``def`` or ``async def``. It returns, for
     each attempt, a number, None where it does not apply (absent), or a `Verdict`. What it raises, and NaN or infinity,
-    becomes a failed verdict, never 0; the reason is the exception's type. A plain function runs in a thread of its own,
-    one call at a time; of an ``async def`` one, all calls are under way at once.
+    becomes a failed verdict, never 0; the reason is the exception's type. A plain function is called for one attempt
+    after the other, in a thread of its own; of an ``async def`` one, all calls for a prompt are under way at once.
 
     Raises:
         RewardError: nothing callable at `path`, or it does not take `arguments`.
@@ -44,52 +43,44 @@ class Function:
             if not all(part.isidentifier() for part in [*module.split("."), *name.split(".")]):
                 raise RewardError(f"path={self.path!r}: set it in the form 'package.module:function'.")
 
+    #: ``async def`` where the function is; else plain, so that a worker whose function hangs can be ended and replaced.
+    judge: Callable[[Sequence[Attempt]], Sequence[Verdict] | Awaitable[Sequence[Verdict]]]
+
     def __init__(self, settings: Settings) -> None:
         self._function, self._batched = load(settings.path), settings.batched
         self._arguments = dict(settings.arguments)
         _check_arguments(settings.path, self._function, self._arguments)
-        self._thread = ThreadPoolExecutor(1, "reward-function")
+        self.judge = self._judge_async if _is_async(self._function) else self._judge_plain
 
     @staticmethod
     def check(settings: Settings) -> None:
         """Raise RewardError if the function can't be had, or does not take the arguments."""
         _check_arguments(settings.path, load(settings.path), settings.arguments)
 
-    async def judge(self, attempts: Sequence[Attempt]) -> list[Verdict]:
-        """One verdict for each attempt, in order."""
-        if not self._batched:
-            return list(await asyncio.gather(*(self._judge_one(attempt) for attempt in attempts)))
-        answer = await self._call(tuple(attempts))
-        try:
-            values = [answer] * len(attempts) if isinstance(answer, Verdict) else list(cast("Sequence[object]", answer))
-        except TypeError:
-            values = []
-        if len(values) != len(attempts):
-            _LOG.warning("a batched reward function has to return one value for each of %d attempts", len(attempts))
-            return [Verdict.failed("wrong_number_of_values")] * len(attempts)
-        return [_verdict(value) for value in values]
-
     def close(self) -> None:
-        """Wait for a call under way."""
-        self._thread.shutdown(cancel_futures=True)
+        """Nothing to release."""
 
-    async def _judge_one(self, attempt: Attempt) -> Verdict:
-        return _verdict(await self._call(attempt))
+    def _judge_plain(self, attempts: Sequence[Attempt]) -> list[Verdict]:
+        if self._batched:
+            return _spread(self._call(tuple(attempts)), len(attempts))
+        return [_verdict(self._call(attempt)) for attempt in attempts]
 
-    async def _call(self, subject: Attempt | tuple[Attempt, ...]) -> object:
+    async def _judge_async(self, attempts: Sequence[Attempt]) -> list[Verdict]:
+        if self._batched:
+            return _spread(await self._call_async(tuple(attempts)), len(attempts))
+        return [_verdict(value) for value in await asyncio.gather(*(self._call_async(each) for each in attempts))]
+
+    def _call(self, subject: Attempt | tuple[Attempt, ...]) -> object:
         """What the function returns, or a failed verdict for what it raises."""
         try:
-            if inspect.iscoroutinefunction(self._function):
-                return await self._function(subject, **self._arguments)
-            value = await asyncio.get_running_loop().run_in_executor(self._thread, self._call_plain, subject)
-            return await cast("Awaitable[object]", value) if inspect.isawaitable(value) else value
+            return self._function(subject, **self._arguments)
         except Exception as error:  # noqa: BLE001 - other people's code: any of it is a verdict
             return _broke(error)
 
-    def _call_plain(self, subject: Attempt | tuple[Attempt, ...]) -> object:
+    async def _call_async(self, subject: Attempt | tuple[Attempt, ...]) -> object:
         try:
-            return self._function(subject, **self._arguments)
-        except Exception as error:  # noqa: BLE001 - here, since a future can't carry StopIteration
+            return await self._function(subject, **self._arguments)
+        except Exception as error:  # noqa: BLE001 - likewise
             return _broke(error)
 
 
@@ -117,6 +108,24 @@ def _check_arguments(path: str, function: Callable[..., Any], arguments: dict[st
         signature.bind(None, **arguments)
     except TypeError as error:
         raise RewardError(f"arguments={arguments!r}: {path} does not take them after the attempt ({error}).") from error
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _spread(answer: object, count: int) -> list[Verdict]:
+    """The verdicts out of what a batched function returned for `count` attempts."""
+    if isinstance(answer, Verdict):  # it raised
+        return [answer] * count
+    try:
+        values = list(cast("Sequence[object]", answer))
+    except TypeError:
+        values = []
+    if len(values) != count:
+        _LOG.warning("a batched reward function has to return one value for each of %d attempts", count)
+        return [Verdict.failed("wrong_number_of_values")] * count
+    return [_verdict(value) for value in values]
 
 
 def _verdict(value: object) -> Verdict:

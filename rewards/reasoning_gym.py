@@ -11,7 +11,8 @@ from typing import cast
 
 from rewards.base import Attempt, RewardError, Verdict
 from rewards.child import Child, ChildError
-from rewards.final_answer import after_thought, marked_answer
+from rewards.final_answer import marked_answer
+from rewards.thought import after_thought
 
 _LOG = logging.getLogger(__name__)
 

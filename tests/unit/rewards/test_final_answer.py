@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.final_answer import after_thought, last_line, last_number, marked_answer, number, plain
+from rewards.final_answer import last_line, last_number, marked_answer, number, plain
+from rewards.thought import after_thought
 
 
 @pytest.mark.parametrize(

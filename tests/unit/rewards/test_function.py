@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from rewards.base import Attempt, Outcome, RewardError, Verdict
+from rewards.base import Attempt, Outcome, Reward, RewardError, Verdict
 from rewards.function import Function
 
 HERE = "tests.unit.rewards.user_functions"
@@ -17,10 +18,10 @@ HERE = "tests.unit.rewards.user_functions"
 
 def judge(name: str, attempts: list[Attempt], **settings: Any) -> list[Verdict]:
     reward = Function(Function.Settings(path=f"{HERE}:{name}", **settings))
-    try:
-        return asyncio.run(reward.judge(attempts))
-    finally:
-        reward.close()
+    assert isinstance(reward, Reward)
+    if inspect.iscoroutinefunction(reward.judge):
+        return asyncio.run(cast("Any", reward.judge(attempts)))
+    return list(cast("Any", reward.judge(attempts)))
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,7 @@ def judge(name: str, attempts: list[Attempt], **settings: Any) -> list[Verdict]:
         ("slow_ranks", {"batched": True}, [1, 2, 0]),
         ("weigh", {}, [2, 2, 2]),
         ("weigh.later", {}, [3, 3, 3]),
+        ("slow_weigh", {}, [4, 4, 4]),
     ],
 )
 def test_values(attempt: Callable[..., Attempt], name: str, settings: dict[str, Any], values: list[float]) -> None:
@@ -121,3 +123,9 @@ def test_a_module_that_breaks_on_import(tmp_path: Path, monkeypatch: pytest.Monk
 def test_arguments_that_do_not_fit() -> None:
     with pytest.raises(RewardError, match=r"^arguments=\{'size': 1\}: .*length does not take them"):
         Function.check(Function.Settings(path=f"{HERE}:length", arguments={"size": 1}))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("length", False), ("slow_length", True), ("slow_weigh", True)])
+def test_the_worker_can_tell_which_way_to_ask(name: str, expected: bool) -> None:
+    reward = Function(Function.Settings(path=f"{HERE}:{name}"))
+    assert inspect.iscoroutinefunction(reward.judge) is expected

@@ -72,4 +72,11 @@ class Weigher:
         return 3.0
 
 
+class SlowWeigher:
+    async def __call__(self, attempt: Attempt) -> float:
+        await asyncio.sleep(0)
+        return 4.0
+
+
 weigh = Weigher()
+slow_weigh = SlowWeigher()
