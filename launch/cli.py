@@ -15,6 +15,7 @@ usage: grpo COMMAND [arguments]
         -m key=a,b                               one run for each value
         --config-dir DIR                         presets of your own, laid out like conf/
   report RUN                                     write RUN/report.html again from the run's files
+  doctor                                         look at this machine: packages, devices, space, sandbox
 
   --version   --help
 """
@@ -43,6 +44,10 @@ def _dispatch() -> None:
         from launch.report import main as report
 
         report(arguments)
+    elif command == "doctor":
+        from launch.doctor import main as doctor
+
+        doctor(arguments)
     else:
         print(f"grpo: no command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
         sys.exit(2)
