@@ -38,7 +38,9 @@ class Flag(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one program may use, all its tests together. CPU time decides; wall time only catches sleepers.
+    """What one run of a program may use: all its tests together, but each case of form "stdin" by itself.
+
+    CPU time decides; wall time only catches sleepers.
 
     Attributes:
         cpu_time_s: CPU seconds of the program, all its threads.
@@ -50,7 +52,7 @@ class Limits:
     """
 
     cpu_time_s: float = 2.0
-    wall_time_s: float = 30.0
+    wall_time_s: float = 10.0
     memory_bytes: int = 256 << 20
     output_bytes: int = 64 << 10
     tmp_bytes: int = 16 << 20
@@ -64,7 +66,8 @@ class Program:
     Attributes:
         source: the model's program.
         preamble: the task's code that runs before the source, in its namespace (imports, helper classes).
-        setup: the task's code that runs before the tests, where they run; the program never sees it.
+        setup: the task's code that runs before the tests, where they run. The program does not see it, unless it is
+            nothing but imports.
         form: which of the following holds the tests.
         tests: "asserts": statements.
         test: "check": source that defines ``check(candidate)``. "test_file": the file.
@@ -72,6 +75,7 @@ class Program:
             ``Solution().twoSum``.
         module: "test_file": the name by which the file imports the program.
         cases: "stdin": ``{"input": str, "output": str}``; "calls": ``{"args": list, "expected": value}``.
+        float_tolerance: "stdin" and "calls": how far finite numbers may be apart, absolutely or relatively.
     """
 
     source: str
@@ -83,6 +87,7 @@ class Program:
     entry_point: str | None = None
     module: str = "solution"
     cases: tuple[Mapping[str, object], ...] = ()
+    float_tolerance: float = 0.0
     limits: Limits = field(default_factory=Limits)
 
     @property

@@ -1,0 +1,148 @@
+"""A clean, single-threaded interpreter that judges one program after another in forks of itself.
+
+`slot.Slot` starts it with an empty environment and its own session. It sends its layers once; then, for each job, it
+receives limits along with the judge's socket, and answers with the facts of both deaths, which `classify` reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import tempfile
+from types import FrameType
+from typing import Any
+
+from rewards.sandbox import frames
+from rewards.sandbox.kernel import libc, seccomp
+from rewards.sandbox.program import Limits
+from rewards.sandbox.survey import Layer
+from rewards.sandbox.worker.isolation import Isolation, isolate
+from rewards.sandbox.worker.job import Workshop, mapped_bytes, run_job
+from rewards.sandbox.worker.watch import ControlClosedError
+
+_PRELOADED = """\
+abc array asyncio base64 bisect calendar cmath collections collections.abc contextlib copy csv dataclasses datetime
+decimal enum fractions functools graphlib hashlib heapq hmac inspect io itertools json keyword locale logging math
+numbers operator pickle pprint queue random re secrets statistics string struct tempfile textwrap threading time timeit
+traceback types typing unicodedata unittest unittest.mock uuid warnings weakref zlib zoneinfo _strptime encodings.idna
+encodings.latin_1 encodings.ascii encodings.utf_16 concurrent.futures
+"""
+_NUM_DESCRIPTORS = 512
+_RESERVE_BYTES = 16 << 20
+_HEADER_BYTES = 1 << 16
+
+
+def main() -> None:
+    """Serve jobs until the pool closes its end of the socket.
+
+    Arguments (sys.argv): package root, descriptor of the control socket, settings as JSON (see `slot.Slot.start`).
+    """
+    root, settings = sys.argv[1], json.loads(sys.argv[3])
+    control = socket.socket(fileno=fcntl.fcntl(int(sys.argv[2]), fcntl.F_DUPFD_CLOEXEC, 3))
+    os.close(int(sys.argv[2]))
+    _settle(root, settings, control)
+    try:
+        workshop = _prepare(settings, control)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            frames.send(control.fileno(), {"fault": f"{type(error).__name__}: {error}"})
+        raise
+    layers = [[layer, in_force, reason] for layer, (in_force, reason) in workshop.isolation.layers.items()]
+    with contextlib.suppress(EOFError, OSError, ControlClosedError):  # the pool closed, or its process is gone
+        frames.send(control.fileno(), {"layers": layers})
+        while True:
+            message, fds, _, _ = socket.recv_fds(control, _HEADER_BYTES, 1)
+            if not message:
+                return
+            order = json.loads(message)
+            job = socket.socket(fileno=fds[0])
+            facts = run_job(workshop, job, Limits(**order["limits"]), order["is_script"], order["module"])
+            frames.send(control.fileno(), facts)
+
+
+def _settle(root: str, settings: dict[str, Any], control: socket.socket) -> None:
+    # Without `site`, so that no .pth file brings in what is not meant to be seen; real paths, since only those exist
+    # in the root that we move to.
+    sys.path[:] = [os.path.realpath(path) for path in sys.path if path != root] + settings["packages"]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def close_control(signum: int, frame: FrameType | None) -> None:
+        del signum, frame
+        with contextlib.suppress(OSError):
+            control.shutdown(socket.SHUT_RDWR)
+
+    # Every way to end goes through the end of the control socket.
+    signal.signal(signal.SIGTERM, close_control)
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != settings["parent"]:
+        close_control(signal.SIGTERM, None)
+    libc.name_process(b"keel-zygote")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_NUM_DESCRIPTORS, _NUM_DESCRIPTORS))
+    for name in _PRELOADED.split():
+        with contextlib.suppress(ImportError):  # some builds lack some
+            importlib.import_module(name)
+    ctypes.pythonapi  # noqa: B018 - loads what ctypes loads late
+
+
+def _prepare(settings: dict[str, Any], control: socket.socket) -> Workshop:
+    mapped = mapped_bytes()
+    isolation = Isolation(
+        base=settings["base"],
+        readable=settings["readable"],
+        tmp_bytes=settings["tmp_bytes"],
+        without=frozenset(settings["without"]),
+    )
+    isolate(isolation)
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    os.environ["TMPDIR"] = tempfile.tempdir = isolation.scratch
+    isolation.layers[Layer.SEPARATE_JUDGE] = (True, "")
+    isolation.attempt(Layer.RESOURCE_LIMITS, lambda: None)
+    program_filter = b""
+
+    def try_filter() -> None:
+        nonlocal program_filter
+        program_filter = seccomp.program_filter()
+        _try_in_child(program_filter)
+
+    isolation.attempt(Layer.SYSTEM_CALLS, try_filter)
+    null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    workshop = Workshop(
+        isolation=isolation,
+        control=control,
+        program_filter=program_filter,
+        mapped_bytes=mapped,
+        reserve=[bytearray(_RESERVE_BYTES)],
+        null_fd=null_fd,
+    )
+    gc.collect()
+    gc.freeze()
+    return workshop
+
+
+def _try_in_child(program_filter: bytes) -> None:
+    """Raises OSError if the filter can't be installed or does not refuse a fork."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            seccomp.install(seccomp.with_pid(program_filter, os.getpid()))
+            try:
+                inner = os.fork()
+            except PermissionError:
+                os._exit(0)
+            os._exit(0 if inner == 0 else 1)
+        except OSError as error:
+            os._exit(error.errno or 255)
+        finally:
+            os._exit(255)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        raise OSError(code, f"the filter does not hold: {os.strerror(code)}")
