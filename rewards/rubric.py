@@ -115,25 +115,38 @@ async def grade(endpoint: ChatEndpoint, rubric: Rubric, attempts: Sequence[Attem
     "judge_unparseable". Where the endpoint gives no reply it is failed with `EndpointError.reason`. An attempt whose
     task lacks a ``{reference}`` that the rubric asks for is absent.
     """
-    return list(await asyncio.gather(*(_grade(endpoint, rubric, attempt) for attempt in attempts)))
+    verdicts = await asyncio.gather(
+        *(_grade(endpoint, rubric, attempt) for attempt in attempts), return_exceptions=True
+    )
+    broken = {error.reason: error for error in verdicts if isinstance(error, EndpointError)}
+    for error in broken.values():  # one line for each reason: where the endpoint is down, every attempt has the same
+        _LOG.warning("no verdict from a judge: %s", error)
+    return [_settled(verdict) for verdict in verdicts]
+
+
+def _settled(verdict: Verdict | BaseException) -> Verdict:
+    match verdict:
+        case EndpointError(reason=reason):
+            return Verdict.failed(reason)
+        case BaseException():
+            raise verdict
+        case _:
+            return verdict
 
 
 async def _grade(endpoint: ChatEndpoint, rubric: Rubric, attempt: Attempt) -> Verdict:
+    """Raises EndpointError."""
     if "reference" in placeholders(rubric.question) and known_answer(attempt) is None:
         return Verdict.absent("no_reference_answer")
     messages = rubric.messages(attempt)
-    try:
-        for _ in range(2):
-            reply = await endpoint.complete(messages, temperature=rubric.temperature, max_tokens=rubric.max_tokens)
-            score = rubric.read(reply)
-            if score is not None:
-                return Verdict.valid(rubric.value(score), {"score": score})
-            _LOG.warning("no score from %g to %g in a judge's reply: ...%r", rubric.low, rubric.high, reply[-_EXCERPT:])
-            # Some endpoints refuse a message without text.
-            messages = [*messages, ("assistant", reply[-_MAX_REPEATED:] or "(nothing)"), ("user", rubric.again())]
-    except EndpointError as error:
-        _LOG.warning("no verdict from a judge: %s", error)
-        return Verdict.failed(error.reason)
+    for _ in range(2):
+        reply = await endpoint.complete(messages, temperature=rubric.temperature, max_tokens=rubric.max_tokens)
+        score = rubric.read(reply)
+        if score is not None:
+            return Verdict.valid(rubric.value(score), {"score": score})
+        _LOG.warning("no score from %g to %g in a judge's reply: ...%r", rubric.low, rubric.high, reply[-_EXCERPT:])
+        # Some endpoints refuse a message without text.
+        messages = [*messages, ("assistant", reply[-_MAX_REPEATED:] or "(nothing)"), ("user", rubric.again())]
     return Verdict.failed("judge_unparseable")
 
 

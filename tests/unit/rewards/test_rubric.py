@@ -208,10 +208,13 @@ def test_an_unreadable_reply_is_asked_about_once(
         pytest.param(server.floods, "endpoint_too_large", id="huge"),
     ],
 )
-def test_a_broken_judge_never_gives_a_zero(attempt: Callable[..., Attempt], behave: server.Behave, reason: str) -> None:
+def test_a_broken_judge_never_gives_a_zero(
+    attempt: Callable[..., Attempt], behave: server.Behave, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with server.serving(behave) as up:
         verdicts = judge(up.url, [attempt("x"), attempt("y")], timeout_s=0.5 if behave is server.hangs else 20.0)
     assert [(verdict.outcome, verdict.reason) for verdict in verdicts] == [(Outcome.FAILED, reason)] * 2
+    assert caplog.text.count("no verdict from a judge") == (reason != "judge_unparseable")  # and not for each attempt
 
 
 def test_one_broken_reply_leaves_the_others(attempt: Callable[..., Attempt]) -> None:
