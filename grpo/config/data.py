@@ -97,6 +97,8 @@ class DataConfig:
             raise ConfigError(
                 "data.limit", self.limit, "a stream has no first tasks", "Set it to null, or data.streaming=false."
             )
+        # By name: the order of keys on a command line must not change a run.
+        self.sources = dict(sorted(self.sources.items()))
         if self.sources:
             self._check_sources()
 

@@ -13,6 +13,8 @@ from grpo.data.files import Located
 from grpo.errors import DataError
 
 _PROBE_TIMEOUT_S = 5.0
+#: https://huggingface.co/docs/dataset-viewer/parquet
+_CONVERTED = "refs/convert/parquet"
 
 
 def read_hub(config: DataConfig) -> Iterator[Located]:
@@ -49,7 +51,16 @@ def _load(config: DataConfig, **options: Any) -> Any:
     if not constants.is_offline_mode() and not _reachable(constants.ENDPOINT):
         raise DataError(_unreachable(name, constants.ENDPOINT))
     try:
-        return datasets.load_dataset(config.path, name=config.subset, split=config.split, **options)
+        try:
+            return datasets.load_dataset(config.path, name=config.subset, split=config.split, **options)
+        except RuntimeError as error:
+            if "scripts are no longer supported" not in str(error):
+                raise
+            # An old set, APPS or TACO, that is made by a program; the hub keeps what it makes as Parquet, beside it.
+            files = {config.split: f"{config.subset or 'default'}/{config.split}/*.parquet"}
+            return datasets.load_dataset(
+                config.path, data_files=files, revision=_CONVERTED, split=config.split, **options
+            )
     except DatasetNotFoundError as error:
         raise DataError(
             f"{name}: no such file or directory here, and no such dataset on {constants.ENDPOINT}. Check the spelling; "

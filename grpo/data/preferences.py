@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grpo.config import DataConfig
-from grpo.data.fields import Messages, Row, chat, content_id, identifier, optional_text, required_text
+from grpo.data.fields import LeftOut, Messages, Row, chat, content_id, identifier, optional_text, required_text
 from grpo.data.rows import open_rows
 from grpo.data.tally import LoadReport, Tally, require_row
 from grpo.data.transcripts import is_transcript, parse_transcript, split_pair
+
+SAME_ANSWER = "chosen and rejected are the same"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +37,8 @@ def read_preference_pairs(
     """Pairs of a file, directory, saved dataset or hub set, in the source's order.
 
     A row has `chosen` and `rejected`: transcripts as in HH-RLHF, lists of messages (with or without a `prompt` that is
-    a list of messages too), or answers to a `prompt` that is text. Pairs that begin differently, or have an empty
-    message, say nothing of two answers to one prompt: they are left out and counted, and so is a row that repeats.
+    a list of messages too), or answers to a `prompt` that is text. Pairs that begin differently, have an empty message
+    or the same answer twice prefer nothing: they are left out and counted, and so is a row that repeats.
 
     Args:
         config: split, subset, and the share of malformed rows that is put up with.
@@ -59,6 +61,8 @@ def read_preference_pairs(
 def _pair(row: Row) -> PreferencePair:
     chosen, rejected = (_dialogue(row, name) for name in ("chosen", "rejected"))
     prompt, good, bad = split_pair(chosen, rejected)
+    if good == bad:
+        raise LeftOut(SAME_ANSWER)
     for name in ("pair_id", "prompt_id", "id"):
         if row.get(name) is not None:
             return PreferencePair(pair_id=identifier(row, name), prompt=prompt, chosen=good, rejected=bad)

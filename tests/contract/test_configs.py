@@ -11,7 +11,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from grpo.config import AlgorithmConfig, RatioTo, RunConfig
+from grpo.config import AlgorithmConfig, RatioTo, RunConfig, SourceConfig
 from grpo.errors import ConfigError
 from launch.configuration import CONF_DIR, as_yaml, known_keys, load_config, sweep
 
@@ -19,7 +19,10 @@ FILES = sorted(CONF_DIR.rglob("*.yaml"))
 EXPERIMENTS = sorted(p.stem for p in (CONF_DIR / "experiment").glob("*.yaml"))
 RECIPES = sorted(p.stem for p in (CONF_DIR / "algorithm").glob("*.yaml"))
 #: Free-form dictionaries of the schema.
-OPEN = ("reward.weights", "reward.mixtures", "reward.gates", "reward.terms", "rollout.engine_args")
+OPEN = (
+    *("reward.weights", "reward.mixtures", "reward.gates", "reward.terms", "rollout.engine_args"),
+    *("data.fields", "data.filters", "data.sources"),
+)
 
 
 def leaves(node: Any = None, prefix: str = "") -> dict[str, Any]:
@@ -161,6 +164,19 @@ def test_a_resolved_configuration_can_be_read_back(tmp_path: Path):
     file.write_text(as_yaml(config))
     again = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(file)))
     assert again == config
+
+
+def test_sources_from_the_command_line_and_over_a_preset():
+    made = load_config(["data.sources.a.path=x.jsonl", "data.sources.a.weight=2", "data.sources.b.path=y"]).data
+    assert made.sources == {"a": SourceConfig(path="x.jsonl", weight=2.0), "b": SourceConfig(path="y")}
+    mixed = load_config(["data=two_domains", "data.sources.helpful.weight=0.5", "data.filters.lang=[python]"]).data
+    assert [source.weight for source in mixed.sources.values()] == [2.0, 0.5]
+    assert mixed.filters == {"lang": ["python"]}
+    assert list(load_config(["data.sources.b.path=y", "data.sources.a.path=x"]).data.sources) == ["a", "b"]
+    error = refused("data.sources.a.wieght=2")
+    assert error.field == "data.sources.a.wieght"
+    assert "A source has path, weight, schema" in str(error)
+    assert refused("data.sources.a.weight=2").field == "data.sources.a.path"
 
 
 def test_an_ablation_is_one_line():

@@ -22,6 +22,7 @@ from grpo.data.fields import (
 from grpo.data.schemas.common import CODE, HELPFULNESS, REASONING, asserts, make_task, with_answer
 from grpo.errors import DataError
 from grpo.records import Task
+from rewards.code_reference import MalformedReferenceError, read_tests
 
 _OPTIONAL = ("messages", "tests", "answer", "reference", "level", "entry_point", "signature", "setup", "domain")
 
@@ -77,6 +78,10 @@ def _reference(row: Row) -> dict[str, object]:
     made = tests | with_answer(optional_text(row, "answer"))
     if twice := sorted(set(made) & set(further)):
         raise DataError(f"field 'reference': {twice[0]!r} is a field of the row too; give it once")
+    try:
+        read_tests(made | further)
+    except MalformedReferenceError as error:
+        raise DataError(f"field 'reference': {error}") from error
     return made | further
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from grpo.config import DataConfig, SourceConfig
 from grpo.data.draw import make_prompts, open_sources
+from grpo.data.mixture import MixedPrompts
 from grpo.data.schedule import apportion
 from grpo.errors import CheckpointError, ConfigError, DataError
 from tests.unit.data.conftest import as_lines, numbered
@@ -45,7 +46,9 @@ def mixture(tmp_path, tokenizer, weights, *, seed=3, streaming=(), sizes=(7, 5, 
         path.write_text(as_lines([{**row, "id": f"{name}-{row['id']}"} for row in numbered(sizes[number])]))
         sources[name] = SourceConfig(path=str(path), weight=weight, domain=f"d-{name}", streaming=name in streaming)
     config = DataConfig(sources=sources, shuffle_buffer=2)
-    return make_prompts(open_sources(config), tokenizer, config, seed=seed)
+    made = make_prompts(open_sources(config), tokenizer, config, seed=seed)
+    assert isinstance(made, MixedPrompts)
+    return made
 
 
 def drawn(prompts, n):

@@ -168,7 +168,7 @@ def test_apps_calls():
 def test_outputs_are_unwrapped_only_where_all_are_wrapped():
     tests = {"fn_name": "f", "inputs": [[1], [2]], "outputs": [[3], []]}
     task = read({**APPS, "input_output": json.dumps(tests)}, "apps")
-    assert [case["expected"] for case in task.reference["cases"]] == [[3], []]
+    assert task.reference["cases"] == [{"args": [1], "expected": [3]}, {"args": [2], "expected": []}]
 
 
 def test_apps_starter_code():

@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 
 from grpo.config import DataConfig, DataSchema, Prefill
-from grpo.data.sources import load_tasks
-from grpo.errors import DataError
+from grpo.data.draw import open_sources
+from grpo.data.sources import load_tasks, read_tasks
+from grpo.data.transcripts import DIFFERENT_PROMPTS, EMPTY_MESSAGE
+from grpo.errors import ConfigError, DataError
+from launch.configuration import load_config
+from rewards.code_reference import read_tests
 
 MBPP = Path(__file__).resolve().parents[4] / "shared" / "data" / "mbpp"
 ROOT = Path(__file__).resolve().parents[3]
@@ -48,7 +52,10 @@ def test_builtin_set():
 
 def test_unknown_builtin():
     assert failure("builtin:python_task").endswith("did you mean builtin:python_tasks?")
-    assert failure("builtin:x").endswith("no built-in set of that name; there is builtin:python_tasks")
+    message = failure("builtin:x")
+    assert "no built-in set of that name; there is builtin:" in message
+    assert "builtin:helpful_prompts" in message
+    assert "builtin:python_tasks" in message
 
 
 def test_jsonl_json_gz_and_parquet_agree(tmp_path):
@@ -264,3 +271,157 @@ def test_real_mbpp(name, num_rows):
         assert task.prefill.startswith(f"```python\ndef {task.reference['entry_point']}(")
         ast.parse(task.prefill.removeprefix("```python\n") + " pass")
         ast.parse(str(task.reference["setup"]))
+
+
+def test_a_hub_set_made_by_a_program_is_read_as_the_hub_keeps_it(monkeypatch):
+    import datasets
+
+    def load(path, *, split, name=None, data_files=None, revision=None):
+        if revision is None:
+            raise RuntimeError("Dataset scripts are no longer supported, but found apps.py")
+        assert (path, data_files, revision) == ("o/apps", {"train": "all/train/*.parquet"}, "refs/convert/parquet")
+        return datasets.Dataset.from_list(rows(2))
+
+    monkeypatch.setattr("grpo.data.hub._reachable", lambda endpoint: True)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert ids("o/apps", subset="all") == ["t0", "t1"]
+
+
+def report(path, **config):
+    return read_tasks(DataConfig(path=str(path), **config))[1]
+
+
+def test_filters(tmp_path):
+    path = tmp_path / "a.jsonl"
+    found = [
+        {**row, "set": f"s{i % 3}", "tags": ["x", f"y{i}"], "n": i, "ok": i == 1, "deep": [{"k": f"v{i}"}]}
+        for i, row in enumerate(rows(6))
+    ]
+    path.write_text(lines(found))
+    assert ids(path, filters={"set": ["s0", "s2"]}) == ["t0", "t2", "t3", "t5"]
+    assert ids(path, filters={"set": ["s0"], "n": ["3", "4"]}) == ["t3"]
+    assert ids(path, filters={"tags": ["y2", "y4"]}) == ["t2", "t4"], "any value of a list"
+    assert ids(path, filters={"ok": ["true"]}) == ["t1"], "as YAML writes it"
+    assert ids(path, filters={"deep.0.k": ["v5"]}) == ["t5"]
+    assert report(path, filters={"set": ["s0"]}).left_out == {"data.filters.set": 4}
+    assert failure(path, filters={"set": ["no"]}).endswith("no task is left. Left out: 6 of 6 rows data.filters.set")
+    assert "missing field 'lang', which data.filters selects by" in failure(path, filters={"lang": ["python"]})
+    assert "a filter can't compare dict" in failure(path, filters={"deep": ["x"]})
+
+
+def test_fields_with_other_names(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(lines([{"key": 3, "turns": ["Hi?", "And?"], "checks": {"all": ["assert f()"]}, "prompt": "no"}]))
+    (task,) = load_tasks(DataConfig(path=str(path), fields={"id": "key", "prompt": "turns.0", "tests": "checks.all"}))
+    assert (task.task_id, task.messages) == ("3", (("user", "Hi?"),))
+    assert task.reference["tests"] == ("assert f()",)
+    assert "missing field 'prompt'" in failure(path, fields={"id": "key", "prompt": "turns.7"})
+
+
+def test_malformed_rows_below_the_limit_are_counted_and_left_out(tmp_path):
+    path = tmp_path / "a.jsonl"
+    found = lines(rows(396)).splitlines(keepends=True)
+    path.write_text("".join([*found[:9], "{\n", '{"id": "x"}\n', *found[9:], found[0], "[]\n"]))
+    counted = report(path)
+    assert (counted.num_rows, counted.num_kept, counted.num_malformed, counted.is_whole) == (400, 396, 4, True)
+    assert counted.lines() == [
+        f"{path}: 396 tasks of 400 rows: 4 malformed",
+        f"{path}:10: malformed JSON, Expecting property name enclosed in double quotes at column 2",
+        f"{path}:11: missing field 'prompt' (the row has id; see data.schema)",
+        f"{path}:399: id 't0' is taken already, at {path}:1",
+        "... and 1 more",
+    ]
+    message = failure(path, max_malformed_share=0.009)
+    assert message.startswith(f"{path}:10: malformed JSON")
+    assert f"; also {path}:11: missing field" in message
+    assert message.endswith("(4 of 400 rows malformed; data.max_malformed_share=0.009)")
+    assert failure(path, max_malformed_share=0.0).endswith(
+        "(1 of 10 rows read so far malformed; data.max_malformed_share=0.0)"
+    )
+
+
+def test_a_long_source_of_the_wrong_schema_stops_early(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(lines([{"text": str(i)} for i in range(5000)]))
+    assert failure(path).endswith("(11 of 11 rows read so far malformed; data.max_malformed_share=0.01)")
+
+
+def test_nothing_to_report_where_all_rows_became_tasks(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(lines(rows(3)))
+    assert report(path).lines() == []
+    assert report(path, limit=2).lines() == []
+
+
+def test_the_same_row_twice_is_left_out_where_rows_have_no_ids(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(lines([{"instruction": "a"}, {"instruction": "b"}, {"instruction": "a"}]))
+    counted = report(path, schema=DataSchema.instruction)
+    assert (counted.num_kept, counted.left_out, counted.num_malformed) == (2, {"the same row twice": 1}, 0)
+
+
+def test_held_out_tasks_are_the_rest_whatever_the_order_and_the_size(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(lines(rows(400)))
+    trained, held = set(ids(path, held_out_share=0.2)), set(ids(path, held_out_share=0.2, held_out=True))
+    assert trained | held == {f"t{i}" for i in range(400)}
+    assert not trained & held
+    assert 55 <= len(held) <= 105, "a fifth, give or take three standard deviations"
+    path.write_text(lines(reversed(rows(300))))
+    assert set(ids(path, held_out_share=0.2, held_out=True)) == {name for name in held if int(name[1:]) < 300}
+    assert held <= set(ids(path, held_out_share=0.5, held_out=True)) | {f"t{i}" for i in range(300, 400)}
+    assert "not held out" in failure(path, held_out_share=1e-9, held_out=True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"held_out": True}, r"data\.held_out=True: no tasks are held out"),
+        ({"held_out_share": 1.0}, r"data\.held_out_share=1\.0: nothing is left"),
+        ({"held_out_share": -0.1}, r"data\.held_out_share=-0\.1: out of range"),
+        ({"max_malformed_share": 1.1}, r"data\.max_malformed_share=1\.1: out of range"),
+        ({"shuffle_buffer": 0}, r"data\.shuffle_buffer=0: too small"),
+    ],
+)
+def test_keys_that_can_not_work(keys, words):
+    with pytest.raises(ConfigError, match=words):
+        DataConfig(**keys)
+
+
+def opened(config):
+    return [source.tasks[0] for source in open_sources(config) if source.tasks]
+
+
+def test_two_domains_built_in():
+    config = load_config(["data=two_domains", "data.limit=null"]).data
+    code, helpful = opened(config)
+    assert {task.domain for task in code} == {"code"}
+    assert {task.domain for task in helpful} == {"helpfulness"}
+    assert len(helpful) >= 60
+    assert all(task.reference == {} and task.prefill == "" for task in helpful)
+    easy = load_config(["data=two_domains", "data.limit=null", "data.max_level=1"]).data
+    assert [len(tasks) for tasks in opened(easy)] == [132, 24]
+
+
+SHARED = MBPP.parent
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no copy of the public sets at ../shared/data")
+@pytest.mark.parametrize(
+    ("path", "schema", "fields", "num_tasks", "left_out"),
+    [
+        ("exercism_python/practice.jsonl", "exercism", {}, 139, {}),
+        ("gsm8k/test.jsonl", "gsm8k", {}, 1319, {}),
+        ("hh_helpful/helpful-base.test.jsonl.gz", "hh", {}, 2341, {DIFFERENT_PROMPTS: 9, EMPTY_MESSAGE: 4}),
+        ("hh_helpful/helpful-rejection-sampled.test.jsonl.gz", "hh", {}, 2746, {DIFFERENT_PROMPTS: 3}),
+        ("self_instruct/seed_tasks.jsonl", "instruction", {"input": "instances.0.input"}, 175, {}),
+        ("self_instruct/user_oriented_instructions.jsonl", "instruction", {"output": "instances.0.output"}, 252, {}),
+        ("mt_bench/question.jsonl", "instruction", {"instruction": "turns.0", "id": "question_id"}, 80, {}),
+    ],
+)
+def test_real_public_sets(path, schema, fields, num_tasks, left_out):
+    config = DataConfig(path=str(SHARED / path), schema=DataSchema(schema), fields=fields, max_malformed_share=0.0)
+    tasks, counted = read_tasks(config)
+    assert (len(tasks), counted.left_out, counted.num_malformed) == (num_tasks, left_out, 0)
+    assert len({task.task_id for task in tasks}) == num_tasks
+    assert all(read_tests(task.reference) for task in tasks) or schema != "exercism"

@@ -192,12 +192,9 @@ def test_hub_rows_are_streamed_and_skipped(monkeypatch, data_tokenizer):
 
     monkeypatch.setattr("grpo.data.hub._reachable", lambda endpoint: True)
     monkeypatch.setattr(datasets, "load_dataset", load)
-    keys = {"subset": "main", "split": "dev"}
-    whole = stream("owner/name", data_tokenizer, **keys)
+    whole, stopped, resumed = (stream("owner/name", data_tokenizer, subset="main", split="dev") for _ in range(3))
     expected = drawn(whole, 25)
-    stopped = stream("owner/name", data_tokenizer, **keys)
     stopped.take(7)
-    resumed = stream("owner/name", data_tokenizer, **keys)
     resumed.restore(json.loads(json.dumps(stopped.state())))
     assert drawn(resumed, 18) == expected[7:]
     assert whole.epoch == 2.0, "epochs are whole numbers where the length is unknown"
