@@ -45,6 +45,7 @@ class UnitTests:
         memory_mib: int = 256  #: beyond the bare interpreter's
         output_kib: int = 64  #: stdout and stderr that are kept
         tmp_mib: int = 16  #: what a program may write
+        float_tolerance: float = 0.0  #: how far numbers may be off, absolutely or relatively; forms "stdin" and "calls"
         slots: int = 2  #: programs that one reward worker runs at the same time
         allow_unsafe: bool = False  #: run programs even where this machine can't isolate them
 
@@ -52,6 +53,8 @@ class UnitTests:
             for name in ("cpu_time_s", "wall_time_s", "memory_mib", "output_kib", "tmp_mib", "slots"):
                 if not getattr(self, name) > 0:
                     raise RewardError(f"{name}={getattr(self, name)!r}: set a positive number.")
+            if not 0 <= self.float_tolerance < 1:
+                raise RewardError(f"float_tolerance={self.float_tolerance}: set 0, or a small number such as 1e-6.")
 
         def limits(self) -> Limits:
             """What one program may use."""
@@ -65,9 +68,14 @@ class UnitTests:
 
     def __init__(self, settings: Settings) -> None:
         self._needs_all = settings.scoring is Scoring.ALL
-        self._limits = settings.limits()
-        self._sandbox = Sandbox(settings.slots)
+        self._limits, self._float_tolerance = settings.limits(), settings.float_tolerance
+        self._sandbox = _sandbox(settings, settings.slots)
         self._threads = ThreadPoolExecutor(settings.slots, "unit-tests")
+
+    @staticmethod
+    def check(settings: Settings) -> None:
+        """Raise RewardError if this machine can't isolate a program. Takes about a second."""
+        _sandbox(settings, 1).close()
 
     async def judge(self, attempts: Sequence[Attempt]) -> list[Verdict]:
         """One verdict for each attempt, in order; several groups share the slots.
@@ -97,10 +105,14 @@ class UnitTests:
         source = extract_code(attempt.answer, task.entry_point, reads_stdin=task.form is Form.STDIN)
         if parse(source) is None:
             return Verdict.valid(0.0, {"tests_passed": 0, "tests_total": task.num_tests}, "syntax_error")
-        entry_point = _entry_point(task, source)
-        return self._verdict(
-            self._sandbox.run(replace(task, source=source, entry_point=entry_point, limits=self._limits))
+        program = replace(
+            task,
+            source=source,
+            entry_point=_entry_point(task, source),
+            float_tolerance=self._float_tolerance,
+            limits=self._limits,
         )
+        return self._verdict(self._sandbox.run(program))
 
     def _verdict(self, result: ProgramResult) -> Verdict:
         if result.kind is Kind.SANDBOX_FAULT:
@@ -113,6 +125,10 @@ class UnitTests:
         # A few errors only show when the tree is compiled, such as a `return` outside a function.
         is_syntax = result.kind is Kind.ERROR and result.message.startswith("SyntaxError")
         return Verdict.valid(value, details, "syntax_error" if is_syntax else result.kind.value)
+
+
+def _sandbox(settings: UnitTests.Settings, slots: int) -> Sandbox:
+    return Sandbox(slots, tmp_bytes=settings.tmp_mib << 20, allow_unsafe=settings.allow_unsafe)
 
 
 def _entry_point(task: Program, source: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,6 +28,8 @@ TEST_FILE = {
 STDIN = {"form": "stdin", "cases": [{"input": "1\n", "output": "2\n"}, {"input": "5\n", "output": "6\n"}]}
 CALLS = {"form": "calls", "entry_point": "f", "cases": [{"args": [1], "expected": 2}, {"args": [5], "expected": 6}]}
 READS = "```python\nprint(int(input()) + 1)\n```\nInput:\n```\n1\n```\nOutput:\n```\n2\n```"
+
+CALLS_FLOAT = {"form": "calls", "entry_point": "f", "cases": [{"args": [0.1], "expected": 1.1000001}]}
 
 LIMITS: dict[str, Any] = {"cpu_time_s": 0.5, "wall_time_s": 30.0, "memory_mib": 128, "allow_unsafe": True}
 
@@ -205,3 +208,36 @@ def test_prefill_and_setup(fraction: UnitTests, attempt: Callable[..., Attempt])
 def test_limits_must_be_positive(name: str) -> None:
     with pytest.raises(RewardError, match=f"^{name}=0: set a positive number"):
         UnitTests.Settings(**{name: 0})  # pyright: ignore[reportArgumentType]
+
+
+def test_a_tolerance_for_numbers(attempt: Callable[..., Attempt]) -> None:
+    values: list[float] = []
+    for tolerance in (0.0, 1e-6):
+        reward = UnitTests(UnitTests.Settings(float_tolerance=tolerance, slots=1, **LIMITS))
+        try:
+            values += [judge(reward, attempt(RIGHT, **CALLS_FLOAT))[0].value]
+        finally:
+            reward.close()
+    assert values == [0.0, 1.0]
+    with pytest.raises(RewardError, match=r"^float_tolerance=1\.0: "):
+        UnitTests.Settings(float_tolerance=1.0)
+
+
+def test_a_machine_that_can_not_isolate_is_found_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "plan9")
+    with pytest.raises(RewardError, match="needs Linux"):
+        UnitTests.check(UnitTests.Settings())
+
+
+def test_programs_of_a_group_can_not_forge_a_pass(fraction: UnitTests, attempt: Callable[..., Attempt]) -> None:
+    forgeries = [
+        "class Yes:\n    def __eq__(self, other): return True\ndef f(x): return Yes()",
+        "import os\ndef f(x): os._exit(0)",
+        "import builtins\nbuiltins.AssertionError = type('A', (), {})\ndef f(x): return 0",
+        "import sys\nprint('ok ok ok')\nsys.exit(0)",
+    ]
+    verdicts = judge(fraction, *(attempt(f"```python\n{code}\n```", tests=TESTS[:1]) for code in forgeries))
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.VALID] * 4
+    assert [verdict.value for verdict in verdicts[1:]] == [0.0] * 3
+    # Whether an object is asked for the truth is for the sandbox to say, and then it says so.
+    assert verdicts[0].value == 0.0 or verdicts[0].details.get("delegated") == 1
