@@ -17,7 +17,7 @@ from grpo.data.schemas.dialogues import hh_task, rlhflow_task
 from grpo.data.schemas.instructions import dolly_task, instruction_task, magicoder_evol_task, magicoder_oss_task
 from grpo.data.schemas.keel import keel_task
 from grpo.data.schemas.programs import apps_task, synthetic1_task, taco_task
-from grpo.data.schemas.test_files import exercism_task, kodcode_task
+from grpo.data.schemas.suites import exercism_task, kodcode_task
 from grpo.records import Task
 
 READERS: Mapping[DataSchema, Callable[[Row, DataConfig], Task]] = {

@@ -112,3 +112,20 @@ def test_trivial_bodies_fail(row):
         if not failed_tests(f"{row['signature']}\n    return {body}\n", row["tests"])
     ]
     assert survivors == []
+
+
+HELPFUL = [
+    json.loads(line) for line in PATH.with_name("helpful_prompts.jsonl").read_text(encoding="utf-8").splitlines()
+]
+
+
+def test_helpful_prompts_are_short_and_all_different():
+    assert len(HELPFUL) >= 60
+    for key in ("id", "prompt"):
+        assert len({row[key] for row in HELPFUL}) == len(HELPFUL)
+    for row in HELPFUL:
+        assert list(row) == ["id", "level", "prompt", "domain"]
+        assert row["level"] in (1, 2, 3)
+        assert row["domain"] == "helpfulness"
+        assert 4 <= len(row["prompt"].split()) <= 30
+        assert row["prompt"].isascii()
