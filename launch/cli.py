@@ -16,6 +16,8 @@ usage: grpo COMMAND [arguments]
         --config-dir DIR                         presets of your own, laid out like conf/
   report RUN                                     write RUN/report.html again from the run's files
   doctor                                         look at this machine: packages, devices, space, sandbox
+  reward_head fit|evaluate                       fit a small reward to preference pairs; judge a reward model
+        --help                                   what each takes
 
   --version   --help
 """
@@ -48,6 +50,10 @@ def _dispatch() -> None:
         from launch.doctor import main as doctor
 
         doctor(arguments)
+    elif command == "reward_head":
+        from launch.reward_head import main as reward_head
+
+        reward_head(arguments)
     else:
         print(f"grpo: no command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
         sys.exit(2)

@@ -15,6 +15,7 @@ ENTRY_POINT_GROUP = "keel.rewards"
 
 #: Where each kind is; imported only when a run asks for it.
 BUILT_IN: Mapping[str, str] = {
+    "helpfulness": "rewards.helpfulness:Helpfulness",
     "parses": "rewards.parses:Parses",
     "pattern": "rewards.pattern:Pattern",
     "unit_tests": "rewards.code:UnitTests",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,28 @@ def tiny_random() -> Path:
     return cached_model(f"tiny-random-{TINY_VERSION}", tiny_model)
 
 
-BUILTIN_MODELS: Mapping[str, Callable[[], Path]] = {_SMOLLM2: smollm2, "tiny-random": tiny_random}
+def reward_model(head_file: Path) -> Path:
+    """The built-in model of a shipped reward head: its backbone's first blocks and the head, float32.
+
+    Raises:
+        ModelError: as `smollm2`.
+    """
+    from grpo.reward_heads.composition import compose
+    from grpo.reward_heads.head import RewardHead
+
+    head = RewardHead.load(head_file)
+    backbone = BUILTIN_MODELS[head.backbone]()
+    digest = hashlib.sha256(head_file.read_bytes() + head_file.with_suffix(".json").read_bytes()).hexdigest()[:8]
+    return cached_model(f"{head_file.stem}-{digest}", lambda directory: compose(backbone, head, directory))
+
+
+_HEADS = Path(__file__).parents[1] / "reward_heads" / "shipped"
+
+BUILTIN_MODELS: Mapping[str, Callable[[], Path]] = {
+    _SMOLLM2: smollm2,
+    "tiny-random": tiny_random,
+    **{file.stem: partial(reward_model, file) for file in sorted(_HEADS.glob("*.safetensors"))},
+}
 
 
 def dequantize_gguf(weights: Path, directory: Path) -> None:
