@@ -7,12 +7,13 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
+from typing import Any
 
 from rewards.base import RewardError
 from rewards.sandbox.canaries import Outcome, try_canaries
@@ -173,9 +174,9 @@ class Sandbox:
         cause, flags = "", frozenset[str]()
         for attempt in range(_ATTEMPTS):
             try:
-                result = classify(program, *slot.run(program))
-                may_have_starved = "wall" in result.message and result.cpu_s < _IDLE_SHARE * program.limits.cpu_time_s
-                if attempt == 0 and result.kind is Kind.TIMEOUT and may_have_starved and not self._closed:
+                facts, events = slot.run(program)
+                result = classify(program, facts, events)
+                if attempt == 0 and facts["killed_for"] == "wall" and _may_have_starved(facts, program):
                     flags = frozenset({Flag.RETRIED.value})
                     continue
                 return replace(result, flags=result.flags | flags)
@@ -191,3 +192,7 @@ class Sandbox:
                 except OSError as error:
                     cause = f"no new zygote: {error}"
         return ProgramResult(kind=Kind.SANDBOX_FAULT, num_tests=program.num_tests, message=cause)
+
+
+def _may_have_starved(facts: Mapping[str, Any], program: Program) -> bool:
+    return facts["cpu_s"] + facts["judge_cpu_s"] < _IDLE_SHARE * program.limits.cpu_time_s

@@ -11,10 +11,19 @@ _USUAL_SHORT_NAMES = {"np": "numpy"}
 
 
 def free_names(sources: Iterable[str]) -> set[str]:
-    """Every name that is read in `sources`. Raises SyntaxError."""
-    trees = [ast.parse(source) for source in sources]
-    nodes = (node for tree in trees for node in ast.walk(tree))
-    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    """Every name that is read in `sources`, and not made there. Raises SyntaxError."""
+    read: set[str] = set()
+    made: set[str] = set()
+    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
+        if isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else made).add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            made.add(node.name)
+        elif isinstance(node, ast.arg):
+            made.add(node.arg)
+        elif isinstance(node, ast.alias):
+            made.add((node.asname or node.name).partition(".")[0])
+    return read - made
 
 
 def entry_names(entry_point: str | None) -> set[str]:

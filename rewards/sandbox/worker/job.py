@@ -84,8 +84,8 @@ def run_job(workshop: Workshop, job: socket.socket, limits: Limits, is_script: b
     is_own = isolation.layers[Layer.MOUNT_NAMESPACE][0]
     try:
         kept = Output(output[0], limits.output_bytes)
-        stored = partial(scratch.used_bytes, isolation.scratch, is_own)
-        facts = watch(guest, referee, kept, workshop.control.fileno(), limits, stored)
+        is_full = partial(scratch.exceeds, isolation.scratch, limits.tmp_bytes, is_own)
+        facts = watch(guest, referee, kept, workshop.control.fileno(), limits, is_full)
     finally:
         os.close(output[0])
         left = leftovers()

@@ -5,19 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 
+_BLOCK_BYTES = 4096
 
-def used_bytes(directory: str, is_own_file_system: bool) -> int:
-    """How much is stored beneath `directory`, roughly."""
+
+def exceeds(directory: str, most_bytes: int, is_own_file_system: bool) -> bool:
+    """Whether more than `most_bytes` are stored beneath `directory`. An entry counts as a block at least."""
     if is_own_file_system:
         state = os.statvfs(directory)
-        return (state.f_blocks - state.f_bfree) * state.f_frsize
-    total = 0
-    for root, names, files in os.walk(directory):
-        for name in files:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(root, name)).st_blocks * 512
-        total += 4096 * len(names)
-    return total
+        return (state.f_blocks - state.f_bfree) * state.f_frsize > most_bytes
+    total, waiting = 0, [directory]
+    while waiting:
+        # Counted as it comes: a program that makes names without end must not get to make more while we list them.
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                total += max(_BLOCK_BYTES, entry.stat(follow_symlinks=False).st_blocks * 512)
+                if total > most_bytes:
+                    return True
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+    return False
 
 
 def empty(directory: str) -> None:

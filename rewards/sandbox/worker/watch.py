@@ -77,12 +77,12 @@ class Child:
 
 
 def watch(
-    guest: Child, judge: Child, output: Output, control_fd: int, limits: Limits, stored_bytes: Callable[[], int]
+    guest: Child, judge: Child, output: Output, control_fd: int, limits: Limits, is_full: Callable[[], bool]
 ) -> dict[str, Any]:
     """Both processes' deaths, as `classify` reads them.
 
     Args:
-        stored_bytes: how much the guest has written to its temporary directory.
+        is_full: whether the guest has written more to its temporary directory than it may.
 
     Raises:
         ControlClosedError: the pool is gone. Both are dead by then.
@@ -98,12 +98,10 @@ def watch(
         cpu_left_s = limits.cpu_time_s - guest.cpu_time_s()
         judge_left_s = judge_cpu_time_s(limits) - judge.cpu_time_s()
         if not killed_for:
-            killed_for = _exceeded(cpu_left_s, judge_left_s, deadline - now, stored_bytes() - limits.tmp_bytes)
+            killed_for = _exceeded(cpu_left_s, judge_left_s, deadline - now, is_full())
             if killed_for:
                 guest.kill()
-                deadline = now + _JUDGE_GRACE_S
-        if killed_for and (judge_left_s <= 0 or now > deadline):
-            judge.kill()
+                judge.kill()  # what it knows it has said
         wait_s = min(_LONGEST_WAIT_S, deadline - now, cpu_left_s / _NUM_CPUS, judge_left_s)
         for fd, _ in poller.poll(max(_SHORTEST_WAIT_S, wait_s) * 1000):
             if fd == output.fd:
@@ -121,7 +119,7 @@ def watch(
                 if child is judge:
                     was_left = guest.status is None
                     guest.kill()  # nobody asks anything of it any more
-                elif not killed_for:
+                else:
                     deadline = min(deadline, time.monotonic() + _JUDGE_GRACE_S)
     output.drain()
     if closed:
@@ -138,12 +136,12 @@ def watch(
     }
 
 
-def _exceeded(cpu_left_s: float, judge_left_s: float, wall_left_s: float, excess_bytes: int) -> str:
+def _exceeded(cpu_left_s: float, judge_left_s: float, wall_left_s: float, is_full: bool) -> str:
     if cpu_left_s <= 0:
         return "cpu"
     if judge_left_s <= 0:
         return "judge cpu"
-    if excess_bytes > 0:
+    if is_full:
         return "temporary files"
     return "wall" if wall_left_s <= 0 else ""
 
