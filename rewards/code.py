@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
+import textwrap
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,10 +13,11 @@ from enum import StrEnum
 
 from rewards.base import Attempt, RewardError, Verdict
 from rewards.code_reference import MalformedReferenceError, read_tests
-from rewards.extraction import extract_code
+from rewards.extraction import extract_code, first_name
 from rewards.sandbox.pool import Sandbox
 from rewards.sandbox.program import Form, Kind, Limits, Program, ProgramResult
 from rewards.syntax import defines, has_method, parse
+from rewards.thought import after_thought
 
 _LOG = logging.getLogger(__name__)
 
@@ -102,7 +105,7 @@ class UnitTests:
             return Verdict.failed("malformed_reference")
         if task is None:
             return Verdict.absent("no_tests")
-        source = extract_code(attempt.answer, task.entry_point, reads_stdin=task.form is Form.STDIN)
+        source = _source(task, attempt.answer)
         if parse(source) is None:
             return Verdict.valid(0.0, {"tests_passed": 0, "tests_total": task.num_tests}, "syntax_error")
         program = replace(
@@ -129,6 +132,22 @@ class UnitTests:
 
 def _sandbox(settings: UnitTests.Settings, slots: int) -> Sandbox:
     return Sandbox(slots, tmp_bytes=settings.tmp_mib << 20, allow_unsafe=settings.allow_unsafe)
+
+
+def _source(task: Program, answer: str) -> str:
+    """The program; where the answer is only the body of a function that the preamble began, both (HumanEval)."""
+    source = extract_code(answer, task.entry_point, reads_stdin=task.form is Form.STDIN)
+    tree = parse(source)
+    if not task.preamble or not task.entry_point or (tree and defines(tree, first_name(task.entry_point))):
+        return source
+    bodies = [source, after_thought(answer)]
+    if tree and any(isinstance(statement, ast.Return) for statement in tree.body):
+        bodies.append(textwrap.indent(source, "    "))  # a block loses what all its lines are indented by
+    for body in bodies:
+        joined = f"{task.preamble.rstrip()}\n{body}"
+        if body.lstrip("\n")[:1].isspace() and parse(joined) is not None:
+            return joined
+    return source
 
 
 def _entry_point(task: Program, source: str) -> str | None:

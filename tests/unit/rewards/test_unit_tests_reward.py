@@ -29,6 +29,7 @@ STDIN = {"form": "stdin", "cases": [{"input": "1\n", "output": "2\n"}, {"input":
 CALLS = {"form": "calls", "entry_point": "f", "cases": [{"args": [1], "expected": 2}, {"args": [5], "expected": 6}]}
 READS = "```python\nprint(int(input()) + 1)\n```\nInput:\n```\n1\n```\nOutput:\n```\n2\n```"
 
+BEGUN = {**CHECK, "preamble": 'def g(x):\n    return x\n\ndef f(x):\n    """One more."""\n'}
 CALLS_FLOAT = {"form": "calls", "entry_point": "f", "cases": [{"args": [0.1], "expected": 1.1000001}]}
 
 LIMITS: dict[str, Any] = {"cpu_time_s": 0.5, "wall_time_s": 30.0, "memory_mib": 128, "allow_unsafe": True}
@@ -96,6 +97,10 @@ def test_leaving_early_earns_nothing_more(fraction: UnitTests, attempt: Callable
             1,
             id="check with a preamble",
         ),
+        pytest.param(BEGUN, "    return g(x) + 1\n\ndef other():\n    return (1)\n", 1.0, 1, id="only the body"),
+        pytest.param(BEGUN, "```python\n    return g(x) + 1\n```", 1.0, 1, id="only the body, in a block"),
+        pytest.param(BEGUN, "```python\ndef f(x):\n    return g(x) + 1\n```", 1.0, 1, id="body with its signature"),
+        pytest.param(BEGUN, "    return g(x)\n", 0.0, 1, id="only a wrong body"),
         pytest.param(TEST_FILE, RIGHT, 1.0, 2, id="test file, right"),
         pytest.param(TEST_FILE, HALF, 0.5, 2, id="test file, half"),
         pytest.param(
