@@ -76,7 +76,7 @@ def _read_row(row: Row, config: DataConfig) -> Task:
             raise DataError("missing field 'level', which data.max_level selects by")
         if level > config.max_level:
             raise LeftOut(f"above data.max_level={config.max_level}")
-    if is_held_out(task.task_id, config.held_out_share) != config.held_out:
+    if config.held_out_share and is_held_out(task.task_id, config.held_out_share) != config.held_out:
         raise LeftOut("not held out" if config.held_out else f"held out, data.held_out_share={config.held_out_share}")
     return task
 

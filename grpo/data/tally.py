@@ -115,8 +115,9 @@ class Tally:
         if self._num_malformed > self._max_share * self._num_rows:
             raise self._too_many()
         if not self._num_kept:
-            why = ", ".join(f"{count} of {self._num_rows} rows {reason}" for reason, count in self._left_out.items())
-            raise DataError(f"data.path={self._path!r}: no task is left. Left out: {why}")
+            reasons = [f"{count} of {self._num_rows} rows ({reason})" for reason, count in self._left_out.items()]
+            reasons += [f"{self._num_malformed} malformed, {self._examples[0]}"] if self._num_malformed else []
+            raise DataError(f"data.path={self._path!r}: no task is left. Left out: {', '.join(reasons)}")
 
     def report(self) -> LoadReport:
         """The counts so far."""

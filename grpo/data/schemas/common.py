@@ -20,6 +20,7 @@ def make_task(
     prompt: str | Messages,
     reference: Mapping[str, object],
     domain: str,
+    row_domain: str | None = None,
     signature: str | None = None,
 ) -> Task:
     """A task; `data.domain` and `data.prefill` applied.
@@ -27,13 +28,14 @@ def make_task(
     Args:
         prompt: the user's message, or a whole dialogue.
         domain: the schema's own, used unless `data.domain` says otherwise.
+        row_domain: what the row itself says; it goes before both.
 
     Raises:
         DataError: `data.prefill=signature` and there is none.
     """
     return Task(
         task_id=task_id,
-        domain=config.domain or domain,
+        domain=row_domain or config.domain or domain,
         messages=(("user", prompt),) if isinstance(prompt, str) else prompt,
         prefill=prefill_text(config.prefill, signature),
         reference=reference,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-from dataclasses import replace
 from functools import lru_cache
 
 from grpo.config import DataConfig
@@ -46,14 +45,13 @@ def keel_task(row: Row, config: DataConfig) -> Task:
         raise DataError(f"field 'signature': {signature!r} is not the first line of a function, 'def name(...):'")
     reference = _reference(row)
     usual = CODE if "tests" in reference or "form" in reference else REASONING if reference else HELPFULNESS
-    # The row's own word goes before data.domain, which is for rows that name none.
-    own = optional_text(row, "domain")
     return make_task(
-        replace(config, domain=own or config.domain),
+        config,
         task_id=identifier(row, "id"),
         prompt=_prompt(row),
         reference=reference,
         domain=usual,
+        row_domain=optional_text(row, "domain"),
         signature=signature,
     )
 
@@ -78,6 +76,8 @@ def _reference(row: Row) -> dict[str, object]:
     made = tests | with_answer(optional_text(row, "answer"))
     if twice := sorted(set(made) & set(further)):
         raise DataError(f"field 'reference': {twice[0]!r} is a field of the row too; give it once")
+    if not further:
+        return made
     try:
         read_tests(made | further)
     except MalformedReferenceError as error:

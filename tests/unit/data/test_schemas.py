@@ -65,6 +65,51 @@ def test_keel_row_with_required_fields_only():
     assert task.reference == {"tests": ("assert True",), "setup": "", "entry_point": None}
 
 
+def test_keel_row_with_messages():
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    task = read({"id": 1, "messages": turns})
+    assert task.messages == (("system", "s"), ("user", "u"))
+    assert (task.domain, task.reference) == ("helpfulness", {})
+    with pytest.raises(DataError, match="fields 'prompt' and 'messages': a task has one of the two"):
+        read({"id": 1, "messages": turns, "prompt": "u"})
+
+
+def test_keel_row_with_an_answer_and_any_reference():
+    task = read({"id": 1, "prompt": "p", "answer": "4", "reference": {"rubric": ["be brief"]}})
+    assert (task.domain, task.reference) == ("reasoning", {"answer": "4", "rubric": ["be brief"]})
+    cases = [{"input": "1", "output": "2"}]
+    task = read({"id": 1, "prompt": "p", "reference": {"form": "stdin", "cases": cases}})
+    assert (task.domain, task.reference) == ("code", {"form": "stdin", "cases": cases})
+    assert read({"id": 1, "prompt": "p"}, domain="mine").domain == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reference": {"tests": ["x"]}}, "field 'reference': 'tests' is a field of the row too; give it once"),
+        (
+            {"reference": {"form": "stdin", "cases": [{"input": "1"}]}},
+            "field 'reference': cases[0]: needs input, output",
+        ),
+        ({"reference": {"form": "tests"}}, "field 'reference': form='tests': there are asserts"),
+        ({"reference": ["x"]}, "field 'reference': expected an object, found list"),
+        ({"answer": 4}, "field 'answer': expected a string, found int '4'"),
+    ],
+)
+def test_a_reference_that_no_reward_can_read(change, message):
+    with pytest.raises(DataError) as caught:
+        read({**KEEL, **change})
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("test", "tests"), ("answers", "answer"), ("entrypoint", "entry_point")])
+def test_a_misspelt_optional_field_is_no_field_to_ignore(name, meant):
+    row = {"id": 1, "prompt": "p", name: "x"}
+    with pytest.raises(DataError, match=f"field '{name}': did you mean '{meant}'"):
+        read(row)
+    assert read({**KEEL, "source": "x", "notes": "y"}), "other fields are ignored"
+
+
 def test_prefill():
     assert read(KEEL, prefill=Prefill.fence).prefill == "```python\n"
     # No trailing newline, though the field has one: the tokenizer merges it with the indent that is to be sampled.

@@ -80,7 +80,7 @@ def test_limit_and_level(tmp_path):
     assert ids(path, max_level=3, limit=2) == ["t0", "t1"]
     assert ids(path, max_level=2) == ["t0", "t1"]
     path.write_text(lines(rows(5)[2:]))
-    left = "no task is left. Left out: 3 of 3 rows above data.max_level=1"
+    left = "no task is left. Left out: 3 of 3 rows (above data.max_level=1)"
     assert failure(path, max_level=1) == f"data.path='{path}': {left}"
     path.write_text(lines([{k: v for k, v in rows(1)[0].items() if k != "level"}]))
     assert failure(path, max_level=1).startswith(f"{path}:1: missing field 'level', which data.max_level selects by")
@@ -304,9 +304,16 @@ def test_filters(tmp_path):
     assert ids(path, filters={"ok": ["true"]}) == ["t1"], "as YAML writes it"
     assert ids(path, filters={"deep.0.k": ["v5"]}) == ["t5"]
     assert report(path, filters={"set": ["s0"]}).left_out == {"data.filters.set": 4}
-    assert failure(path, filters={"set": ["no"]}).endswith("no task is left. Left out: 6 of 6 rows data.filters.set")
+    assert failure(path, filters={"set": ["no"]}).endswith("no task is left. Left out: 6 of 6 rows (data.filters.set)")
     assert "missing field 'lang', which data.filters selects by" in failure(path, filters={"lang": ["python"]})
     assert "a filter can't compare dict" in failure(path, filters={"deep": ["x"]})
+
+
+def test_malformed_rows_are_told_where_nothing_else_is_left(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("{\n" + lines(rows(1)))
+    message = failure(path, filters={"id": ["x"]}, max_malformed_share=0.9)
+    assert f"Left out: 1 of 2 rows (data.filters.id), 1 malformed, {path}:1: malformed JSON" in message
 
 
 def test_fields_with_other_names(tmp_path):
