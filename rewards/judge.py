@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rewards.base import Attempt, Verdict
-from rewards.endpoint import ChatEndpoint, api_key, check_endpoint
+from rewards.endpoint import ChatEndpoint
+from rewards.endpoint_arguments import api_key, check_endpoint
 from rewards.rubric import Rubric, ScoreFormat, grade
 
 
