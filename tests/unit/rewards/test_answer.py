@@ -157,12 +157,11 @@ def test_math_works_in_any_thread(math: Answer, attempt: Callable[..., Attempt])
 
 @needs_math
 def test_an_answer_that_computes_for_ever_is_no_zero(attempt: Callable[..., Attempt]) -> None:
-    reward = Answer(Answer.Settings(mode=Mode.MATH, timeout_s=1.5))
+    reward = Answer(Answer.Settings(mode=Mode.MATH, timeout_s=1.0))
     try:
         reward.judge([attempt(r"\boxed{x}", answer="y")])  # its libraries are warm from here on
-        bad, good = reward.judge([attempt(r"\boxed{9^{9^{9^{9}}}}", answer="5"), attempt(r"\boxed{2y}", answer="y+y")])
+        (verdict,) = reward.judge([attempt(r"\boxed{9^{9^{9^{9}}}}", answer="5")])
     finally:
         reward.close()
-    assert bad.outcome is Outcome.FAILED
-    assert bad.reason in ("math_timeout", "math_died", "math_raised")
-    assert good.value == 1.0
+    assert verdict.outcome is Outcome.FAILED
+    assert verdict.reason in ("math_timeout", "math_died", "math_raised")
