@@ -15,9 +15,15 @@ ENTRY_POINT_GROUP = "keel.rewards"
 
 #: Where each kind is; imported only when a run asks for it.
 BUILT_IN: Mapping[str, str] = {
+    "answer": "rewards.answer:Answer",
+    "function": "rewards.function:Function",
     "helpfulness": "rewards.helpfulness:Helpfulness",
+    "judge": "rewards.judge:Judge",
+    "length": "rewards.length:Length",
     "parses": "rewards.parses:Parses",
     "pattern": "rewards.pattern:Pattern",
+    "reasoning_gym": "rewards.reasoning_gym:ReasoningGym",
+    "repetition": "rewards.repetition:Repetition",
     "unit_tests": "rewards.code:UnitTests",
 }
 
