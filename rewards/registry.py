@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import EntryPoint, entry_points
@@ -71,7 +72,7 @@ def preflight(kind: str, settings: Any, key: str) -> None:
         try:
             own_check(settings)
         except RewardError as error:
-            raise RewardError(f"{key}.{error}") from error
+            raise _under(key, error) from error
 
 
 def build(kind: str, settings: Any, key: str) -> Reward:
@@ -84,7 +85,7 @@ def build(kind: str, settings: Any, key: str) -> Reward:
     try:
         reward = loaded(settings) if hasattr(loaded, "Settings") else loaded()
     except RewardError as error:
-        raise RewardError(f"{key}.{error}") from error
+        raise _under(key, error) from error
     if not isinstance(reward, Reward):
         raise RewardError(f"{key}: kind {kind!r} built a {type(reward).__name__}, which has no judge and close.")
     return reward
@@ -93,6 +94,11 @@ def build(kind: str, settings: Any, key: str) -> Reward:
 def model_fields(settings: Any) -> list[str]:
     """Names of the fields of a `Settings` that name a model."""
     return [entry.name for entry in fields(settings) if entry.metadata.get("model")]
+
+
+def _under(key: str, error: RewardError) -> RewardError:
+    """The same with its key in front: of the field it names, or of the whole."""
+    return RewardError(f"{key}.{error}" if re.match(r"\w+=", str(error)) else f"{key}: {error}")
 
 
 def _load(kind: str, key: str) -> Any:

@@ -75,7 +75,7 @@ def test_every_built_in_kind_can_be_loaded_and_described(kind: str) -> None:
     loaded = EntryPoint(kind, registry.BUILT_IN[kind], registry.ENTRY_POINT_GROUP).load()
     assert isinstance(loaded, type)
     assert loaded.__doc__
-    assert hasattr(loaded, "judge")
+    assert hasattr(loaded, "judge") or "judge" in loaded.__annotations__
     assert hasattr(loaded, "close")
 
 
