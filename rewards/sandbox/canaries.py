@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +128,7 @@ def _outlives(run: Run) -> CanaryState:
 
 
 @contextmanager
-def _listener() -> Iterator[socket.socket]:
+def _listener() -> Generator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as line:
         line.setblocking(False)
         yield line

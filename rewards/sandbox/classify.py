@@ -89,7 +89,7 @@ def all_cases(results: Sequence[ProgramResult], num_tests: int) -> ProgramResult
         num_tests=num_tests,
         message=worst.message,
         output=worst.output,
-        flags=frozenset().union(*(result.flags for result in results)),
+        flags=frozenset[str]().union(*(result.flags for result in results)),
         cpu_s=sum(result.cpu_s for result in results),
         wall_s=sum(result.wall_s for result in results),
     )

@@ -5,6 +5,9 @@ with a tag. Decoding builds objects of exactly the builtin types, whatever the o
 subclass of int arrives as an int. Decoding raises `CodecError` for anything that is not of this form.
 """
 
+# Values of any type are what this file is about: strict checking would only say that they are unknown.
+# pyright: basic
+
 from __future__ import annotations
 
 import collections

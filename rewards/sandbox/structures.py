@@ -4,6 +4,9 @@ Both sides have the classes, because both run the task's preamble. Instances go 
 that a chain of ten thousand nodes does not nest, and cycles and shared nodes stay what they are.
 """
 
+# Values of any type are what this file is about: strict checking would only say that they are unknown.
+# pyright: basic
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping

@@ -1,16 +1,33 @@
 """The candidate's side of values: what is not of an exact builtin type becomes data where it can, else a handle."""
 
+# Values of any type are what this file is about: strict checking would only say that they are unknown.
+# pyright: basic
+
 from __future__ import annotations
 
 import builtins
 import enum
 import importlib
 import sys
+from collections.abc import Callable
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 from rewards.sandbox.codec import CodecError, decode, encode
 from rewards.sandbox.structures import Incoming, Outgoing
+
+#: What an instance of a subclass is worth, whatever the subclass overrides.
+_BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (int, lambda value: int.__add__(value, 0)),
+    (float, lambda value: float.__add__(value, 0.0)),
+    (str, str.__str__),
+    (bytes, lambda value: bytes.__add__(value, b"")),
+    (dict, lambda value: dict(dict.items(value))),
+    (list, lambda value: list(list.__iter__(value))),
+    (tuple, lambda value: tuple(tuple.__iter__(value))),
+    (set, lambda value: set(set.__iter__(value))),
+    (frozenset, lambda value: frozenset(frozenset.__iter__(value))),
+)
 
 
 class Handles:
@@ -66,18 +83,14 @@ class Export(Outgoing):
         if isinstance(value, tuple) and isinstance(getattr(type(value), "_fields", None), tuple):
             items = [encode(item, self._other, depth + 1) for item in tuple.__iter__(value)]
             return ["N", type(value).__name__, list(type(value)._fields), *items]  # type: ignore[attr-defined]
-        numpy = sys.modules.get("numpy")
-        if numpy is not None:
-            if isinstance(value, numpy.generic):
-                return encode(value.item(), self._no_more, depth)
-            if isinstance(value, numpy.ndarray):
-                return ["n", value.dtype.str, list(value.shape), encode(value.ravel().tolist(), self._no_more, depth)]
-        for base in (int, float, str, bytes, list, tuple, dict, set, frozenset):
+        numpy, given = sys.modules.get("numpy"), cast("Any", value)
+        if numpy is not None and isinstance(value, numpy.generic):
+            return encode(given.item(), self._no_more, depth)
+        if numpy is not None and isinstance(value, numpy.ndarray):
+            return ["n", given.dtype.str, list(given.shape), encode(given.ravel().tolist(), self._no_more, depth)]
+        for base, convert in _BASES:
             if isinstance(value, base):
-                items: Any = base.items(value) if base is dict else value  # type: ignore[arg-type]
-                if base in (int, float):
-                    return encode(base.__add__(value, base(0)), self._other, depth)  # type: ignore[operator]
-                return encode(base(items) if base is not str else str.__str__(value), self._other, depth)
+                return encode(convert(value), self._other, depth)
         return None
 
     def _no_more(self, value: Any, depth: int) -> Any:

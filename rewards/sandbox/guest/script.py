@@ -40,7 +40,7 @@ def run_script(read_fd: int, write_fd: int, module: str, reserve: list[Any]) -> 
     try:
         if not kind:
             threading._shutdown()  # type: ignore[attr-defined] # an interpreter waits for the threads that are no daemons
-            atexit._run_exitfuncs()
+            atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - as above
         kind = kind or _describe(error)

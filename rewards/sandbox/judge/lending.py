@@ -1,5 +1,8 @@
 """Encodes what tests pass to the program: values as data, functions and objects of the tests as numbers."""
 
+# Values of any type are what this file is about: strict checking would only say that they are unknown.
+# pyright: basic
+
 from __future__ import annotations
 
 import importlib
@@ -7,7 +10,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType, WrapperDescriptorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rewards.sandbox.codec import CodecError, encode
 from rewards.sandbox.judge.errors import GuestError
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 TESTS = "keel_tests"  #: `__name__` of every module that tests run in
 _MOST_ITEMS = 100_000
+_BASES: tuple[Any, ...] = (int, float, str, list, tuple, dict)
 _ITERATORS = (type({}.keys()), type({}.values()), type({}.items()), zip, map, filter, enumerate, reversed)
 
 
@@ -67,12 +71,12 @@ class Sending(Outgoing):
         if isinstance(value, BaseException) and type(value).__module__ == "builtins":
             return ["E", type(value).__name__, *[encode(item, self._other, depth + 1) for item in value.args]]
         if isinstance(value, _ITERATORS) or (isinstance(value, Iterator) and type(value).__module__ == "builtins"):
-            return ["I", *self._items(value, depth)]
+            return ["I", *self._items(cast("Iterator[Any]", value), depth)]
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic):
             array = numpy.asarray(value)
             return ["n", array.dtype.str, list(array.shape), encode(array.ravel().tolist(), self._other, depth + 1)]
-        for base in (int, float, str, list, tuple, dict):
+        for base in _BASES:
             if isinstance(value, base) and not _is_of_tests(value):
                 return encode(base(value), self._other, depth)
         if callable(value) or _is_of_tests(value):

@@ -4,6 +4,9 @@ raises, approx, mark.parametrize / skip / skipif / xfail (other marks say nothin
 importorskip. `pytest_fixtures` has the fixtures. Behaviour follows https://docs.pytest.org/en/stable/reference/.
 """
 
+# Values of any type are what this file is about: strict checking would only say that they are unknown.
+# pyright: basic
+
 from __future__ import annotations
 
 import importlib

@@ -7,6 +7,9 @@ Only for objects of a class that the tests themselves know by name, such as the 
 they are asked, and the verdict carries a flag.
 """
 
+# Values of any type are what this file is about: strict checking would only say that they are unknown.
+# pyright: basic
+
 from __future__ import annotations
 
 from collections.abc import Callable

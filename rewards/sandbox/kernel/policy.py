@@ -52,14 +52,12 @@ def program_policy() -> Policy:
     # Landlock before its third version does not govern truncation, which opening for reading can do too.
     open_rule = {2: Rule(((NoBit(2, _O_TRUNC),), (AnyBit(2, _O_WRITES),)), eperm)}
     open_rule[1] = Rule(((NoBit(1, _O_TRUNC),), (AnyBit(1, _O_WRITES),)), eperm)
-    # Its own SIGKILL would look like the out-of-memory killer's; SIGSTOP like a machine that hangs.
-    own_signals = lambda signal_at: Rule(((OneOf(0, (OWN_PID,)), NoneOf(signal_at, (_SIGKILL, _SIGSTOP))),), eperm)  # noqa: E731
     return Policy(
         allowed=frozenset(_ALLOWED.split()),
         ruled={
             "clone": Rule(((AnyBit(0, _CLONE_THREAD), NoBit(0, _CLONE_NEW_ANYTHING)),), eperm),
-            "kill": own_signals(1),
-            "tgkill": own_signals(2),
+            "kill": _own_signals(1),
+            "tgkill": _own_signals(2),
             "fcntl": Rule(((OneOf(1, _FCNTL_COMMANDS),),), eperm),
             "ioctl": Rule(
                 ((OneOf(1, (_TCGETS, _TIOCGWINSZ, _FIONREAD, _FIONBIO, _FIONCLEX, _FIOCLEX)),),), errno.ENOTTY
@@ -74,3 +72,8 @@ def program_policy() -> Policy:
         refused=dict.fromkeys(_REFUSED.split(), eperm),
         otherwise=errno.ENOSYS,  # glibc then falls back from clone3, whose flags a filter can't read, to clone
     )
+
+
+def _own_signals(signal_at: int) -> Rule:
+    """Its own SIGKILL would look like the out-of-memory killer's, SIGSTOP like a machine that hangs."""
+    return Rule(((OneOf(0, (OWN_PID,)), NoneOf(signal_at, (_SIGKILL, _SIGSTOP))),), errno.EPERM)

@@ -41,7 +41,9 @@ _TASKS: dict[Form, dict[str, Any]] = {
     Form.CALLS: {"cases": ({"args": [2], "expected": 7316549}, {"args": [3], "expected": 1}), "entry_point": "f"},
     Form.CHECK: {
         "preamble": "def helper(x):\n    return x + 7316547\n",
-        "test": "def check(candidate):\n    assert candidate(2) == helper(2)\n    assert helper(candidate(3)) > 7316549\n",
+        "test": (
+            "def check(candidate):\n    assert candidate(2) == helper(2)\n    assert helper(candidate(3)) > 7316549\n"
+        ),
         "entry_point": "f",
     },
     Form.TEST_FILE: {"test": _TEST_FILE},

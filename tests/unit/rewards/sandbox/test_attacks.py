@@ -54,13 +54,14 @@ def public_interpreter() -> str:
 def contained(
     directory: Path, *, uid: int | None = None, container: bool = False, without: Sequence[Layer] = (), rounds: int = 1
 ) -> dict[str, Any]:
-    settings = {"uid": uid, "container": container, "without": list(without), "rounds": rounds}
+    settings: dict[str, Any] = {"uid": uid, "container": container, "without": list(without), "rounds": rounds}
+    settings["directory"] = str(directory)
     interpreter = sys.executable if uid is None else public_interpreter()
     done = subprocess.run(
         [
             interpreter,
             str(Path(__file__).with_name("contained.py")),
-            json.dumps({**settings, "directory": str(directory)}),
+            json.dumps(settings),
         ],
         stdout=subprocess.PIPE,
         check=True,

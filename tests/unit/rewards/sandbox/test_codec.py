@@ -86,7 +86,7 @@ JUNK = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
     max_leaves=12,
 )
-TAGS = st.sampled_from(list("lcszditrxbBNoKMTCSn") + ["Decimal", "date", "deque", "Counter", "StringIO"])
+TAGS = st.sampled_from([*"lcszditrxbBNoKMTCSn", "Decimal", "date", "deque", "Counter", "StringIO"])
 
 
 @given(st.recursive(JUNK | TAGS, lambda inner: st.lists(inner | TAGS, max_size=5), max_leaves=15))

@@ -1,5 +1,7 @@
 """The five forms of tests, in real jobs."""
 
+# ruff: noqa: E501 - programs and their tests, a line each
+
 from __future__ import annotations
 
 from typing import Any
