@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def compose(backbone: Path, head: RewardHead, directory: Path) -> Path:
         "id2label": {"0": "reward"},
         "label2id": {"reward": 0},
         "tie_word_embeddings": False,
+        "pad_token_id": _padding(backbone, config),
     }
     if "layer_types" in config:
         config["layer_types"] = config["layer_types"][: head.layer]
@@ -69,6 +71,14 @@ def read_facts(directory: Path) -> dict[str, Any]:
     """What is known of the head in a composed directory; empty for any other model."""
     file = directory / _FACTS
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _padding(backbone: Path, config: Mapping[str, Any]) -> int | None:
+    """A special token that is no end of a turn. Classifiers are read at the last token that is not the padding."""
+    tokens = json.loads((backbone / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    ends = config.get("eos_token_id")
+    special = sorted(token["id"] for token in tokens if token["special"])
+    return next((token for token in special if token not in (ends if isinstance(ends, list) else [ends])), None)
 
 
 def _write_weights(backbone: Path, head: RewardHead, file: Path) -> None:

@@ -76,7 +76,7 @@ class ArmoRM:
     def _cut(self, ids: list[int], prompt_end: int, header_end: int) -> Row:
         head = self._encoder.num_leading(ids)
         start = len(ids) - self._max_length + head  # of what stays, if only a beginning goes
-        start = max(head, min(start, prompt_end - self._max_length // _PROMPT_SHARE))
+        start = min(start, max(head, prompt_end - self._max_length // _PROMPT_SHARE))
         kept = [*ids[:head], *ids[start:header_end]]
         kept += ids[max(header_end, len(ids) - self._max_length + len(kept)) :]
         return Row(ids=kept, is_truncated=True, prompt_end=head + prompt_end - start)

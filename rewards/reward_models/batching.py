@@ -67,15 +67,9 @@ def pad_left(rows: Sequence[Sequence[int]], pad_id: int, device: str) -> tuple[T
     return _pad(rows, pad_id, device, is_left=True)
 
 
-def unused_id(rows: Sequence[Sequence[int]], preferred: int | None, vocab_size: int) -> int | None:
-    """An id below `vocab_size` that no row contains: `preferred` if that is one, None if there is none.
-
-    Models find a row's end as "the last id that is not the padding". Where the padding is also the end of a turn, as in
-    many chat models, they would find an earlier token.
-    """
+def unused_id(rows: Sequence[Sequence[int]], vocab_size: int) -> int | None:
+    """The first id below `vocab_size` that no row contains; None if they contain all."""
     used = {token for row in rows for token in row}
-    if preferred is not None and 0 <= preferred < vocab_size and preferred not in used:
-        return preferred
     return next((token for token in range(vocab_size) if token not in used), None)
 
 

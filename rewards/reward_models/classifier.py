@@ -20,8 +20,9 @@ _SUFFIX = "ForSequenceClassification"
 class SequenceClassifier:
     """Any model that transformers loads with AutoModelForSequenceClassification.
 
-    Rows are padded on the right with an id that none of them contains, so that neither the tokenizer's padding side nor
-    its padding token matters.
+    A row's score is what transformers gives for it alone and unpadded: the head's output at its last token that is not
+    the configuration's `pad_token_id`. Where that is also the end of a turn, as in many models trained with it, this is
+    the token before; such a model was trained to be read there. The tokenizer's own padding does not matter.
 
     Args:
         checkpoint: where it is.
@@ -41,7 +42,8 @@ class SequenceClassifier:
         self._label = _label_index(self._model.config, label)
         self._encoder, self._max_length, self._place = encoder, max_length, checkpoint.place()
         self._text_config: Any = self._model.config.get_text_config()
-        self._pad_id: int | None = self._text_config.pad_token_id
+        own = self._text_config.pad_token_id
+        self._own_pad_id: int | None = own if own is not None and 0 <= own < self._text_config.vocab_size else None
         _compute_head_in_float32(self._model)
 
     def encode(self, prompt: Messages, answer: str) -> Row:
@@ -57,9 +59,12 @@ class SequenceClassifier:
         import torch
 
         token_rows = [row.ids for row in rows]
-        self._text_config.pad_token_id = pad_id = unused_id(token_rows, self._pad_id, self._text_config.vocab_size)
-        if pad_id is None and len(rows) > 1:
-            return [score for row in rows for score in self._forward([row])]
+        pad_id = self._own_pad_id
+        if pad_id is None:  # the last token is read, if the padding can be told from it
+            pad_id = unused_id(token_rows, self._text_config.vocab_size)
+            self._text_config.pad_token_id = pad_id
+            if pad_id is None and len(rows) > 1:
+                return [score for row in rows for score in self._forward([row])]
         ids, mask = pad_right(token_rows, pad_id or 0, self._place)
         with torch.inference_mode():
             logits: Tensor = self._model(input_ids=ids, attention_mask=mask).logits

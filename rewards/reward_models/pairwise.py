@@ -18,7 +18,7 @@ from rewards.reward_models.loading import Checkpoint
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TURN = "\n\n<turn> {role}\n {content}"
+_TURN = "\n<turn> {role}\n {content}"
 _SUFFIX = "ForCausalLM"
 
 
@@ -58,7 +58,7 @@ class PairwisePreference:
 
     def _encode(self, prompt: Messages, a: str, b: str) -> list[int]:
         # The comparison as that model was trained to see it.
-        context = "\n" + "".join(_TURN.format(role=role, content=content) for role, content in prompt) + "\n\n\n"
+        context = "\n" + "".join(_TURN.format(role=role, content=content) for role, content in prompt) + "\n"
         text = f"[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b} \n"
         ids = self._encoder.encode([("user", text)], add_generation_prompt=True)
         return self._encoder.keep_end(ids, self._max_length)
