@@ -1,7 +1,7 @@
 """Whether a prompt concerns someone who can fare well or badly: the gate of the term `compassion`.
 
-A lexicon and three rules, in plain sight. It reads the prompt alone. A gate that read the answer would let the policy
-choose whether it is judged: leaving every being out of the answer would switch the term off.
+A lexicon (relevance_lexicon.txt) and three rules, in plain sight. It reads the prompt alone. A gate that read the answer
+would let the policy choose whether it is judged: leaving every being out of the answer would switch the term off.
 """
 
 from __future__ import annotations
@@ -9,10 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-from rewards.relevance_lexicon import FIGURES_OF_SPEECH, STAKES_IN_CODE, TOPICS
+from functools import cache
+from pathlib import Path
 
 _MAX_CHARACTERS = 20_000
+_FIGURES, _STAKES = "figures of speech", "stakes in code"
+_CODE = re.compile(
+    r"```|\bdef \w+\(|\bassert \w"
+    r"|\b(?:python|javascript|typescript|java|rust|c\+\+|go|sql|bash|shell|regular expression|regex)\b"
+    r".{0,40}\b(?:function|script|program|query|class|one-liner|code)\b"
+    r"|\b(?:function|method|class) `"
+    r"|\bwrite (?:a|an|the) (?:\w+ ){0,3}(?:function|unit tests?|query|script|program|method)\b"
+    r"|\b(?:docstring|unit tests?|code review|sql query|code comments?|variable name|git commit|dockerfile)\b"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +30,7 @@ class Relevance:
 
     Attributes:
         is_relevant: someone's welfare may be at stake.
-        reason: the topic, ``words`` for one of the user's own, or why there is none: "code" or "nobody".
+        reason: the lexicon's topic; "words" for one of the user's own; "code", or "nobody".
         evidence: the words that decided, as they stand in the prompt in lower case; empty where there are none.
     """
 
@@ -34,36 +43,41 @@ def relevance(prompt: Sequence[tuple[str, str]], words: Iterable[str] = ()) -> R
     """Judge a prompt by what its user says; system and assistant messages don't count.
 
     1. Figures of speech and names of software ("mouse button", "kill the process", "bear market") are blanked out.
-    2. A programming task counts only if it has one of `STAKES_IN_CODE` or of `words`: code is full of animals' names.
-    3. Anything else counts if it has a word of one of the `TOPICS`, or of `words`.
+    2. A programming task counts only if it has one of the "stakes in code": code is full of animals' names.
+    3. Anything else counts if it has a word of one of the topics.
 
     Args:
         prompt: chat messages as (role, content) pairs.
-        words: more words that make a prompt relevant, e.g. of one's own field.
+        words: more words that make a prompt relevant, whatever it is about, e.g. of one's own field.
     """
     said = "\n".join(content for role, content in prompt if role == "user")[:_MAX_CHARACTERS].lower()
-    own = [re.escape(word.lower()) for word in words]
+    own = [re.escape(word.lower().strip()) for word in words]
     if own and (found := _pattern(own).search(said)):
         return Relevance(is_relevant=True, reason="words", evidence=found[0])
-    said = _FIGURES.sub(" ", said)
+    patterns = dict(_lexicon())
+    said = patterns.pop(_FIGURES).sub(" ", said)
+    stakes = patterns.pop(_STAKES)
     if _CODE.search(said):
-        stake = _STAKES.search(said)
+        stake = stakes.search(said)
         return Relevance(is_relevant=stake is not None, reason="code", evidence=stake[0] if stake else "")
-    for topic, pattern in _TOPICS.items():
+    for topic, pattern in patterns.items():
         if found := pattern.search(said):
             return Relevance(is_relevant=True, reason=topic, evidence=found[0])
     return Relevance(is_relevant=False, reason="nobody")
 
 
+@cache
+def _lexicon() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """(section, pattern) in the file's order."""
+    sections: dict[str, list[str]] = {}
+    lines = Path(__file__).with_name("relevance_lexicon.txt").read_text(encoding="utf-8").splitlines()
+    for line in filter(None, (line.strip() for line in lines if not line.startswith("#"))):
+        if line.startswith("["):
+            sections[line.strip("[]")] = []
+        else:
+            sections[next(reversed(sections))].append(line)
+    return tuple((name, _pattern(expressions)) for name, expressions in sections.items())
+
+
 def _pattern(expressions: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"\b(?:{'|'.join(expressions)})(?:e?s)?\b")
-
-
-_TOPICS = {topic: _pattern(expressions) for topic, expressions in TOPICS.items()}
-_FIGURES, _STAKES = _pattern(FIGURES_OF_SPEECH), _pattern(STAKES_IN_CODE)
-_CODE = re.compile(
-    r"```|\bdef \w+\(|\bassert \w|\b(?:python|javascript|typescript|java|rust|c\+\+|go|sql|bash|shell|regular expression|"
-    r"regex)\b.{0,40}\b(?:function|script|program|query|class|one-liner|code)\b|"
-    r"\b(?:function|method|class) `|\bwrite (?:a|an|the) (?:\w+ ){0,3}(?:function|unit tests?|query|script|program|method)\b|"
-    r"\b(?:docstring|unit tests?|code review|sql query|code comments?|variable name|git commit|dockerfile)\b"
-)
