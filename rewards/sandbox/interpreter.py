@@ -31,8 +31,10 @@ def this_interpreter() -> Interpreter:
     own += [path for path in sys.path if path.endswith(("lib-dynload", ".zip"))]
     preloaded = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     real = [os.path.realpath(path) for path in [*own, *preloaded] if path]
+    # The judge imports some of its own code late.
+    own_code = os.path.dirname(os.path.realpath(__file__))
     # As they are, links included: the dynamic loader goes by these names.
-    paths = dict.fromkeys([*_LIBRARIES, *real, *packages])
+    paths = dict.fromkeys([*_LIBRARIES, *real, *packages, own_code])
     return Interpreter(packages=packages, readable=tuple(path for path in paths if _is_shown(path)))
 
 

@@ -73,7 +73,7 @@ class Server:
         named = {name: values.decode(item) for name, item in kwargs.items()}
         result = self._do(operation, target, given, named)
         export = Export(self._handles, self._structures, self._declared)
-        if operation == "names":
+        if operation in ("names", "load"):
             found = [[name, export.encode(value)] for name, value in result.items()]
             return ["=", found, export.table, []]
         value = export.encode(result)
@@ -112,9 +112,9 @@ class Server:
             return None
         if operation == "evaluate":
             return eval(args[0], names)
-        if operation == "execute":
+        if operation in ("execute", "load"):
             exec(compile(args[0], args[1], "exec", dont_inherit=True), names)
-            return None
+            return {name: names[name] for name in args[2:] if name in names}
         if operation == "structures":
             found = {name: value for name, value in names.items() if isinstance(value, type)}
             self._structures.update({n: v for n, v in found.items() if v.__module__ == names["__name__"]})

@@ -29,9 +29,8 @@ def judge_asserts(task: dict[str, Any], connection: Connection) -> None:
         codes = [compile_tests(test, f"<test {index}>", names) for index, test in enumerate(tests)]
     except (SyntaxError, ValueError, RecursionError) as error:
         raise TaskFault(f"test: {describe(error)}") from error
-    if not load_program(task, connection, namespace):
+    if not load_program(task, connection, namespace, names):
         return
-    namespace.update(connection.find(sorted(names)))
     if not is_set_up:
         try:
             exec(compile(task["setup"], "<setup>", "exec", dont_inherit=True), namespace)

@@ -26,10 +26,10 @@ def judge_check(task: dict[str, Any], connection: Connection) -> None:
         compile(entry_point, "<entry point>", "eval", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError) as error:
         raise TaskFault(f"test: {describe(error)}") from error
-    if not load_program(task, connection, namespace):
+    own = set(namespace)
+    if not load_program(task, connection, namespace, names - own):
         return
-    helpers = connection.find(sorted(names - set(namespace)))
-    namespace.update(helpers)
+    helpers = namespace.keys() - own
     try:
         candidate = connection.ask("evaluate", None, entry_point)
     except Exception as error:  # noqa: BLE001 - most often a NameError: the program does not define it

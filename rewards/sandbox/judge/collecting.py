@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import itertools
 import unittest
@@ -166,6 +165,8 @@ class _Call:
         }
         result = self.function(*positional, **given)
         if inspect.iscoroutine(result):
+            import asyncio
+
             asyncio.run(result)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Set
 from types import CodeType
 from typing import Any
 
+from rewards.sandbox.judge.names import tree_of
+
 SNAPSHOT = "__keel_snapshot__"
 _EXPECTED = "__keel_expected__"
 _ASSERTIONS = {"assertEqual", "assertListEqual", "assertDictEqual", "assertSetEqual", "assertTupleEqual"}
@@ -23,7 +25,7 @@ def compile_tests(source: str, name: str, program_names: Set[str]) -> CodeType:
     Args:
         program_names: names that mean the program, such as its entry point.
     """
-    tree = _Hoist(program_names).visit(ast.parse(source, name))
+    tree = _Hoist(program_names).visit(tree_of(source))
     return compile(ast.fix_missing_locations(tree), name, "exec", dont_inherit=True)
 
 

@@ -14,7 +14,6 @@ from rewards.sandbox.judge.connection import Connection, GuestGone
 from rewards.sandbox.judge.preparation import TaskFault
 from rewards.sandbox.judge.stdin import judge_stdin
 from rewards.sandbox.judge.tally import Tally
-from rewards.sandbox.judge.test_file import judge_test_file
 from rewards.sandbox.program import Form
 
 FROM_GUEST, TO_GUEST, POOL, GUEST_STDIN, GUEST_STDOUT = 3, 4, 5, 6, 7
@@ -49,6 +48,9 @@ def _follow(task: dict[str, Any], tally: Tally) -> None:
         elif form is Form.CALLS:
             judge_calls(task, connection)
         else:
+            # Late, because of all that it needs: a zygote that had it would fork more slowly for every other form.
+            from rewards.sandbox.judge.test_file import judge_test_file
+
             judge_test_file(task, connection)
     except TaskFault as fault:
         tally.fault(str(fault))

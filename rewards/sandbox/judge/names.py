@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import sys
 from collections.abc import Iterable
 
 _USUAL_SHORT_NAMES = {"np": "numpy"}
 
 
+@functools.cache
+def tree_of(source: str) -> ast.Module:
+    """The syntax tree, parsed once. Whoever changes it does so last. Raises SyntaxError."""
+    return ast.parse(source)
+
+
 def free_names(sources: Iterable[str]) -> set[str]:
     """Every name that is read in `sources`, and not made there. Raises SyntaxError."""
     read: set[str] = set()
     made: set[str] = set()
-    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
+    for node in (node for source in sources for node in ast.walk(tree_of(source))):
         if isinstance(node, ast.Name):
             (read if isinstance(node.ctx, ast.Load) else made).add(node.id)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -35,7 +42,7 @@ def module_names(sources: Iterable[str]) -> dict[str, str]:
     """Names that stand for modules of the library, used as ``name.attribute``, as {name: module}."""
     found: dict[str, str] = {}
     for source in sources:
-        for node in ast.walk(ast.parse(source)):
+        for node in ast.walk(tree_of(source)):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 name = node.value.id
                 if name in sys.stdlib_module_names or name in _USUAL_SHORT_NAMES or name == "numpy":

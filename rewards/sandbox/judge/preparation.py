@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -59,8 +59,10 @@ def run_setup(task: dict[str, Any], namespace: dict[str, Any]) -> bool:
     return True
 
 
-def load_program(task: dict[str, Any], connection: Connection, namespace: dict[str, Any]) -> bool:
-    """Have the guest run preamble and source; False if the source raised.
+def load_program(
+    task: dict[str, Any], connection: Connection, namespace: dict[str, Any], names: Collection[str] = ()
+) -> bool:
+    """Have the guest run preamble and source, and take those of `names` that it defines; False if the source raised.
 
     Raises:
         TaskFault: the preamble does not run. The guest has not seen the source by then.
@@ -77,7 +79,7 @@ def load_program(task: dict[str, Any], connection: Connection, namespace: dict[s
         with contextlib.suppress(Exception):  # the judge has run it: here it is a courtesy
             connection.ask("execute", None, task["setup"], "<setup>")
     try:
-        connection.ask("execute", None, task["source"], "<solution>")
+        namespace.update(connection.load(task["source"], sorted(names)))
     except MemoryError:
         connection.tally.out_of_memory()
         return False

@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
-from unittest import mock
 
 from rewards.sandbox.judge.pytest_api import FIXTURE, FixtureMark
 
@@ -56,6 +55,8 @@ class MonkeyPatch:
 
     def setattr(self, target: Any, name: Any, value: Any = None, raising: bool = True) -> None:
         """Set an attribute; ``setattr("module.name", value)`` too."""
+        from unittest import mock
+
         if isinstance(target, str):
             self._undo.enter_context(mock.patch(target, name, create=not raising))
         else:
@@ -63,11 +64,15 @@ class MonkeyPatch:
 
     def setenv(self, name: str, value: str, prepend: str | None = None) -> None:
         """Set a variable of the judge's environment, which the program does not see."""
+        from unittest import mock
+
         del prepend
         self._undo.enter_context(mock.patch.dict(os.environ, {name: value}))
 
     def setitem(self, mapping: Any, name: Any, value: Any) -> None:
         """Set an item."""
+        from unittest import mock
+
         self._undo.enter_context(mock.patch.dict(mapping, {name: value}))
 
     def undo(self) -> None:

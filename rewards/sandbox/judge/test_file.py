@@ -9,6 +9,7 @@ from typing import Any
 from rewards.sandbox.judge.collecting import Skipped, TestCase, collect
 from rewards.sandbox.judge.connection import Connection, GuestGone
 from rewards.sandbox.judge.hoist import compile_tests
+from rewards.sandbox.judge.names import tree_of
 from rewards.sandbox.judge.preparation import TaskFault, describe, fresh_namespace, load_program, run_setup
 from rewards.sandbox.judge.program_module import Imports, ProgramModule
 from rewards.sandbox.judge.pytest_api import make_module
@@ -18,7 +19,7 @@ def judge_test_file(task: dict[str, Any], connection: Connection) -> None:
     """Import the file, run its tests one by one."""
     tally, module = connection.tally, task["module"]
     try:
-        tree = ast.parse(task["test"])
+        tree = tree_of(task["test"])
         code = compile_tests(task["test"], "<tests>", _imported(tree, module))
     except (SyntaxError, ValueError, RecursionError) as error:
         raise TaskFault(f"test: {describe(error)}") from error

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import random
 import resource
 import signal
 import socket
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from rewards.sandbox.worker.isolation import Isolation
 from rewards.sandbox.worker.limits import JUDGE_MEMORY_BYTES, judge_cpu_time_s, limit
 from rewards.sandbox.worker.watch import Child, Output, leftovers, watch
 
-_FIRST_FREE = 200  #: where descriptors wait while the low numbers are cleared
+_FIRST_FREE = 32  #: where descriptors wait while the low numbers are cleared
 _FAULT = 70
 
 
@@ -62,7 +60,6 @@ def run_job(workshop: Workshop, job: socket.socket, limits: Limits, is_script: b
         own_tasks = limits.num_threads + 8 if workshop.isolation.own_tasks else None
         memory = workshop.mapped_bytes + limits.memory_bytes
         _confine(workshop, limits.cpu_time_s, memory, limits.tmp_bytes, own_tasks)
-        _set_interpreter(workshop.isolation.scratch)
         os.write(4, b"R")
         (run_script if is_script else serve)(3, 4, module, workshop.reserve)
 
@@ -95,7 +92,7 @@ def run_job(workshop: Workshop, job: socket.socket, limits: Limits, is_script: b
 
 def _fork(life: Callable[[], None]) -> Child:
     zygote = os.getpid()
-    pid = os.fork()
+    pid = libc.fork()
     if pid == 0:
         try:
             libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -128,15 +125,6 @@ def _confine(workshop: Workshop, cpu_time_s: float, memory: int, file_bytes: int
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if Layer.SYSTEM_CALLS not in without:
         seccomp.install(seccomp.with_pid(workshop.program_filter, os.getpid()))
-
-
-def _set_interpreter(directory: str) -> None:
-    os.chdir(directory)
-    os.environ.clear()
-    os.environ.update(HOME=directory, TMPDIR=directory, PATH="", OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
-    tempfile.tempdir = None  # look it up anew
-    sys.argv = ["solution.py"]
-    random.seed(0)  # equal programs, equal verdicts
 
 
 def mapped_bytes() -> int:
