@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ def enter_container() -> None:
         identity.set_capabilities(_CONTAINER_CAPABILITIES & identity.permitted_capabilities())
 
 
-def attack(sandbox: Sandbox, hostile: Attack) -> dict[str, Any]:
+def attack(sandbox: Sandbox, hostile: Attack, limits: Limits) -> dict[str, Any]:
     """Run one attack: name, kind, message, output, seconds."""
     start = time.monotonic()
-    result = sandbox.run(hostile.program(LIMITS))
+    result = sandbox.run(hostile.program(limits))
     return {
         "name": hostile.name,
         "kind": result.kind.value,
@@ -71,8 +72,9 @@ def attack(sandbox: Sandbox, hostile: Attack) -> dict[str, Any]:
 
 def attack_all(sandbox: Sandbox, rounds: int = 1) -> list[dict[str, Any]]:
     """Run all attacks, two at a time."""
+    limits = LIMITS if rounds == 1 else replace(LIMITS, cpu_time_s=0.2, wall_time_s=0.8)
     with ThreadPoolExecutor(2) as callers:
-        return list(callers.map(lambda hostile: attack(sandbox, hostile), read_attacks() * rounds))
+        return list(callers.map(lambda hostile: attack(sandbox, hostile, limits), read_attacks() * rounds))
 
 
 def main() -> None:
