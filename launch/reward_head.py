@@ -89,7 +89,7 @@ def fit(chosen: argparse.Namespace) -> None:
         facts["held_out"] = {
             name: {
                 "head": _judge(model, test, name, max_length=chosen.max_length).as_dict(),
-                "bag_of_words": PairReport.of(test, bag_of_words_margins(pairs, test)).as_dict(),
+                "bag_of_words": PairReport.of(test, bag_of_words_margins(pairs, test, seed=chosen.seed)).as_dict(),
             }
             for name, test in tested.items()
         }

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from grpo.data.preferences import PreferencePair, read_preference_pairs
 from grpo.errors import DataError
 
@@ -59,6 +61,23 @@ def prompt_place(pair: PreferencePair) -> float:
     first = next(content for role, content in pair.prompt if role == "user")
     plain = _NOT_WORD.sub(" ", first.lower()).strip()
     return int(hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()[:12], 16) / 16**12
+
+
+def prompt_folds(pairs: Sequence[PreferencePair], num_folds: int, seed: int) -> np.ndarray:
+    """The fold of each pair, [N]; a function of its first question and the seed.
+
+    Raises:
+        DataError: too few prompts for two folds.
+    """
+    places = np.array([prompt_place(pair) for pair in pairs])
+    # Digits that the split into training and held-out pairs does not look at.
+    order = np.random.default_rng(seed).permutation(1024)
+    folds = order[(places * 1e9 % 1024).astype(int)] % num_folds
+    if len(np.unique(folds)) < 2:
+        raise DataError(
+            f"{len(pairs)} training pairs with {len(np.unique(places))} prompts: too few to choose by. Give more"
+        )
+    return folds
 
 
 def _is_usable(pair: PreferencePair) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from grpo.data.preferences import PreferencePair
 from grpo.reward_heads.bradley_terry import cross_validated, fit_bradley_terry, log_loss
-from grpo.reward_heads.pairs import prompt_place
+from grpo.reward_heads.pairs import prompt_folds
 
 _LOG = logging.getLogger(__name__)
 
@@ -67,11 +67,3 @@ def fit_head(
     place = list(layers).index(best.layer)
     weights = fit_bradley_terry(features[:, 0, place] - features[:, 1, place], best.ridge)
     return weights.astype(np.float32), best, candidates
-
-
-def prompt_folds(pairs: Sequence[PreferencePair], num_folds: int, seed: int) -> np.ndarray:
-    """The fold of each pair, [N]; a function of its first question and the seed."""
-    places = np.array([prompt_place(pair) for pair in pairs])
-    # Digits that the split into training and held-out pairs does not look at.
-    order = np.random.default_rng(seed).permutation(1024)
-    return order[(places * 1e9 % 1024).astype(int)] % num_folds

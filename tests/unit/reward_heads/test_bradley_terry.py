@@ -15,7 +15,10 @@ from grpo.reward_heads.evaluation import PairReport, Share
 
 def pair(chosen: str, rejected: str) -> PreferencePair:
     return PreferencePair(
-        pair_id=chosen, prompt=(("user", "q"),), chosen=(("assistant", chosen),), rejected=(("assistant", rejected),)
+        pair_id=chosen,
+        prompt=(("user", rejected),),
+        chosen=(("assistant", chosen),),
+        rejected=(("assistant", rejected),),
     )
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from grpo.data.preferences import PreferencePair
 from grpo.errors import DataError
-from grpo.reward_heads.pairs import prompt_place, read_pairs, split_by_prompt
-from grpo.reward_heads.training import prompt_folds
+from grpo.reward_heads.pairs import prompt_folds, prompt_place, read_pairs, split_by_prompt
 
 
 def pair(question: str, chosen: str = "yes", rejected: str = "no") -> PreferencePair:
@@ -75,3 +74,5 @@ def test_folds_are_even_and_keep_a_prompt_together() -> None:
     assert all(folds[n] == folds[n + 1] for n in range(0, len(pairs), 2))
     assert {fold: abs((folds == fold).mean() - 0.2) < 0.04 for fold in range(5)} == dict.fromkeys(range(5), True)
     assert (prompt_folds(pairs, 5, seed=1) != folds).any()
+    with pytest.raises(DataError, match="2 training pairs with 1 prompts: too few"):
+        prompt_folds(pairs[:2], 5, seed=0)
