@@ -5,20 +5,20 @@ from __future__ import annotations
 import ctypes
 import struct
 
-from rewards.sandbox.kernel.bpf import assemble, packed
+from rewards.sandbox.kernel.bpf import Policy, assemble, packed
 from rewards.sandbox.kernel.libc import syscall
-from rewards.sandbox.kernel.policy import OWN_PID, program_policy
+from rewards.sandbox.kernel.policy import OWN_PID
 from rewards.sandbox.kernel.syscalls import architecture
 
 _SET_MODE_FILTER = 1
 
 
-def program_filter() -> bytes:
-    """The filter of judge and candidate, with `OWN_PID` still in it. Raises OSError on an unknown machine."""
+def filter_of(policy: Policy) -> bytes:
+    """The filter for this machine, with `OWN_PID` still in it. Raises OSError on an unknown machine."""
     machine = architecture()
     if machine is None:
         raise OSError(38, "no table of system calls for this machine")
-    return packed(assemble(program_policy(), machine))
+    return packed(assemble(policy, machine))
 
 
 def with_pid(program: bytes, pid: int) -> bytes:

@@ -40,7 +40,7 @@ class Workshop:
 
     isolation: Isolation
     control: socket.socket
-    program_filter: bytes
+    child_filter: bytes
     mapped_bytes: int
     reserve: list[Any]
     null_fd: int
@@ -124,7 +124,7 @@ def _confine(workshop: Workshop, cpu_time_s: float, memory: int, file_bytes: int
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if Layer.SYSTEM_CALLS not in without:
-        seccomp.install(seccomp.with_pid(workshop.program_filter, os.getpid()))
+        seccomp.install(seccomp.with_pid(workshop.child_filter, os.getpid()))
 
 
 def mapped_bytes() -> int:

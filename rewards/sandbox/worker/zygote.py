@@ -22,6 +22,7 @@ from typing import Any
 
 from rewards.sandbox import frames
 from rewards.sandbox.kernel import libc, seccomp
+from rewards.sandbox.kernel.policy import child_policy, zygote_policy
 from rewards.sandbox.program import Limits
 from rewards.sandbox.survey import Layer
 from rewards.sandbox.worker.isolation import Isolation, isolate
@@ -115,19 +116,20 @@ def _prepare(settings: dict[str, Any], control: socket.socket) -> Workshop:
     sys.argv = ["solution.py"]
     isolation.layers[Layer.SEPARATE_JUDGE] = (True, "")
     isolation.attempt(Layer.RESOURCE_LIMITS, lambda: None)
-    program_filter = b""
+    child_filter = b""
 
     def try_filter() -> None:
-        nonlocal program_filter
-        program_filter = seccomp.program_filter()
-        _try_in_child(program_filter)
+        nonlocal child_filter
+        own_filter, child_filter = seccomp.filter_of(zygote_policy()), seccomp.filter_of(child_policy())
+        _try_in_child(own_filter, child_filter)
+        seccomp.install(own_filter)
 
     isolation.attempt(Layer.SYSTEM_CALLS, try_filter)
     null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     workshop = Workshop(
         isolation=isolation,
         control=control,
-        program_filter=program_filter,
+        child_filter=child_filter,
         mapped_bytes=mapped,
         reserve=[bytearray(_RESERVE_BYTES)],
         null_fd=null_fd,
@@ -137,12 +139,13 @@ def _prepare(settings: dict[str, Any], control: socket.socket) -> Workshop:
     return workshop
 
 
-def _try_in_child(program_filter: bytes) -> None:
-    """Raises OSError if the filter can't be installed or does not refuse a fork."""
+def _try_in_child(own_filter: bytes, child_filter: bytes) -> None:
+    """Raises OSError if the filters can't be installed or do not refuse a fork."""
     pid = os.fork()
     if pid == 0:
         try:
-            seccomp.install(seccomp.with_pid(program_filter, os.getpid()))
+            seccomp.install(own_filter)
+            seccomp.install(seccomp.with_pid(child_filter, os.getpid()))
             try:
                 inner = os.fork()
             except PermissionError:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.sandbox.kernel import seccomp
@@ -28,7 +28,7 @@ from rewards.sandbox.kernel.bpf import (
     assemble,
     packed,
 )
-from rewards.sandbox.kernel.policy import OWN_PID, program_policy
+from rewards.sandbox.kernel.policy import OWN_PID, child_policy, program_policy, zygote_policy
 from rewards.sandbox.kernel.syscalls import AARCH64, X86_64, Architecture, architecture
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -44,15 +44,27 @@ def unpacked(raw: bytes) -> list[Instruction]:
     return [Instruction(*fields) for fields in struct.iter_unpack("=HBBI", raw)]
 
 
-def program_of(machine: Architecture) -> list[Instruction]:
-    return unpacked(seccomp.with_pid(packed(assemble(program_policy(), machine)), PID))
+def program_of(policy: Policy, machine: Architecture) -> list[Instruction]:
+    return unpacked(seccomp.with_pid(packed(assemble(policy, machine)), PID))
 
 
-PROGRAMS = {machine.name: program_of(machine) for machine in MACHINES}
+PROGRAMS = {machine.name: program_of(program_policy(), machine) for machine in MACHINES}
+#: What a judge or guest is under: the zygote's filter, then its own.
+STACKS = {m.name: [program_of(policy, m) for policy in (zygote_policy(), child_policy())] for m in MACHINES}
+
+
+def run_stack(machine: Architecture, number: int, audit: int, args: tuple[int, ...] = ()) -> int:
+    """seccomp(2): the result that comes first here counts, and of equal ones that of the newest filter."""
+    results = [run(program, number, audit, args) for program in reversed(STACKS[machine.name])]
+    order = [RET_KILL_PROCESS, RET_ERRNO, RET_ALLOW]
+    return min(results, key=lambda result: order.index(result & 0xFFFF0000))
 
 
 def decide(machine: Architecture, name: str, *args: int) -> int:
-    return run(PROGRAMS[machine.name], machine.numbers[name], machine.audit, args)
+    """By the policy of programs, which the two filters must come to."""
+    result = run(PROGRAMS[machine.name], machine.numbers[name], machine.audit, args)
+    assert run_stack(machine, machine.numbers[name], machine.audit, args) == result
+    return result
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
@@ -63,6 +75,7 @@ def test_every_number_gets_what_the_policy_says(machine: Architecture) -> None:
         if name in policy.ruled:
             continue
         expected = RET_ALLOW if name in policy.allowed else EPERM if name in policy.refused else ENOSYS
+        assert run_stack(machine, number, machine.audit) == expected, (number, name)
         assert run(PROGRAMS[machine.name], number, machine.audit) == expected, (number, name)
 
 
@@ -81,12 +94,12 @@ def test_the_policy_names_only_calls_of_the_table(machine: Architecture) -> None
 def test_another_architecture_is_killed(machine: Architecture) -> None:
     other = AARCH64 if machine is X86_64 else X86_64
     for audit in (other.audit, 0x40000003, 0):  # AUDIT_ARCH_I386
-        assert run(PROGRAMS[machine.name], machine.numbers["read"], audit) == RET_KILL_PROCESS
+        assert run_stack(machine, machine.numbers["read"], audit) == RET_KILL_PROCESS
 
 
 def test_the_other_abi_of_x86_is_killed() -> None:
     for number in (0x40000000, 0x40000000 + 39, 0xFFFFFFFF):
-        assert run(PROGRAMS["x86_64"], number, X86_64.audit) == RET_KILL_PROCESS
+        assert run_stack(X86_64, number, X86_64.audit) == RET_KILL_PROCESS
 
 
 CLONE_THREAD_FLAGS = 0x3D0F00  # what glibc's pthread_create passes
@@ -203,3 +216,20 @@ def test_numbers_are_those_of_the_kernels_headers() -> None:
     numbers = {name: int(value) for name, value in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", generic)}
     names = {"newfstatat": "fstatat"}
     assert {name: numbers[names.get(name, name)] for name in AARCH64.numbers} == AARCH64.numbers
+
+
+@given(name=st.sampled_from(sorted(X86_64.numbers)), args=st.tuples(*[st.one_of(st.integers(0, 64), WIDE)] * 6))
+@settings(max_examples=500)
+def test_two_filters_come_to_the_policy_of_programs(name: str, args: tuple[int, ...]) -> None:
+    for machine in MACHINES:
+        if name in machine.numbers:
+            decide(machine, name, *args)
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
+def test_a_zygote_may_fork_and_kill_but_start_no_program(machine: Architecture) -> None:
+    def own(name: str, *args: int) -> int:
+        return run(STACKS[machine.name][0], machine.numbers[name], machine.audit, args)
+
+    assert own("clone", 17) == own("kill", 5, 9) == own("recvmsg") == RET_ALLOW
+    assert own("clone", 17 | 0x10000000) == own("execve") == own("socket", 2) == own("ptrace") == EPERM
