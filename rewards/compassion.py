@@ -52,8 +52,8 @@ class Compassion:
 
     - classifier, contrast: ``sigmoid((score - center) / scale)``. Center and scale are the mean and standard deviation
       of the scores of the answers that the model was fitted to, compassionate and indifferent ones alike, so that 1/2
-      is an answer midway. A bounded value is what a regularizer needs: its weight means the same beside a term from 0 to
-      1, and an answer that is already clearly compassionate gains little by being more so, which leaves less to be
+      is an answer midway. A bounded value is what a regularizer needs: its weight means the same beside a term from 0
+      to 1, and an answer that is already clearly compassionate gains little by being more so, which leaves less to be
       gamed. The raw score is in the details.
     - judge: grade / 10.
 
@@ -73,8 +73,9 @@ class Compassion:
             apply: to which prompts: "always" or "relevant".
             relevant_words: more words that make a prompt relevant, beside those of `rewards.relevance`.
             center, scale: see `Compassion`; null: those that the model, or the contrast, brings.
-            centroids: of form=contrast: a file as `grpo.reward_heads` writes it; empty: the built-in one, which goes
-                with the default model.
+            pairs: of form=contrast: JSON lines with prompt, chosen and rejected, between whose answers an answer is
+                placed. They are embedded when the reward is built. Empty: the built-in pairs, which go with the
+                default model and are embedded already.
             dtype: number format of the weights; "auto": bfloat16 on a GPU, float32 on a CPU.
             device: "auto", "cpu", "cuda" or "cuda:N".
             max_length: tokens of a conversation; the beginning of a longer one is cut off.
@@ -89,7 +90,7 @@ class Compassion:
         relevant_words: list[str] = field(default_factory=list[str])
         center: float | None = None
         scale: float | None = None
-        centroids: str = ""
+        pairs: str = ""
         dtype: Dtype = Dtype.auto
         device: str = "auto"
         max_length: int = 2048
@@ -106,8 +107,8 @@ class Compassion:
                 )
             if self.scale is not None and not self.scale > 0:
                 raise RewardError(f"scale={self.scale}: set a positive number, or null.")
-            if self.centroids and self.form is not Form.contrast:
-                raise RewardError(f"centroids={self.centroids!r}: is for form=contrast; form is {self.form.value}.")
+            if self.pairs and self.form is not Form.contrast:
+                raise RewardError(f"pairs={self.pairs!r}: is for form=contrast; form is {self.form.value}.")
             if self.form is Form.judge:
                 self.model = ""  # so that nobody fetches it
                 self.judge_settings()
@@ -141,7 +142,7 @@ class Compassion:
             case Form.judge:
                 Judge.check(settings.judge_settings())
             case Form.contrast:
-                check_contrast(settings.checkpoint(), settings.centroids)
+                check_contrast(settings.checkpoint(), settings.pairs)
             case Form.classifier:
                 check_classifier(settings.checkpoint())
                 Squash.of(settings.checkpoint().path, settings.center, settings.scale)
@@ -225,10 +226,16 @@ def _load(settings: Compassion.Settings) -> Scores:
     length = min(settings.max_length, checkpoint.longest())
     _LOG.info("%s: %s on %s", settings.form.value, settings.model, checkpoint.place())
     if settings.form is Form.contrast:
-        model = Contrast(checkpoint, encoder, centroids=settings.centroids, max_length=length)
+        model = Contrast(
+            checkpoint,
+            encoder,
+            pairs=settings.pairs,
+            max_length=length,
+            micro_batch_tokens=settings.micro_batch_tokens,
+        )
         squash = Squash(
-            center=model.center if settings.center is None else settings.center,
-            scale=model.scale if settings.scale is None else settings.scale,
+            center=model.centroids.center if settings.center is None else settings.center,
+            scale=model.centroids.scale if settings.scale is None else settings.scale,
         )
     else:
         model = SequenceClassifier(checkpoint, encoder, max_length=length)

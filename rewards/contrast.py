@@ -7,8 +7,9 @@ is the direction of "Representation Engineering", https://arxiv.org/abs/2310.014
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,8 +23,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BUILT_IN = Path(__file__).with_name("compassion_centroids.safetensors")
-#: Tensors of a file of centroids: [H] each but the last, which is [2]: mean and standard deviation of training scores.
-TENSORS = ("compassionate", "indifferent", "center_and_scale")
+_TENSORS = ("compassionate", "indifferent", "center_and_scale")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two answers to one prompt, of which one is compassionate."""
+
+    prompt: Messages
+    compassionate: str
+    indifferent: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,32 +47,89 @@ class AnswerRow(Row):
     end: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Centroids:
+    """Mean embeddings of two kinds of answers, and how the scores of single ones spread around their midpoint.
+
+    Attributes:
+        compassionate, indifferent: float32, [H] each.
+        center, scale: mean and standard deviation of the scores of all answers, of both kinds.
+    """
+
+    compassionate: Tensor
+    indifferent: Tensor
+    center: float = 0.0
+    scale: float = 1.0
+
+    def scores(self, embeddings: Tensor) -> Tensor:
+        """d . (e - m) of each row; [N, H] -> [N]."""
+        difference = self.compassionate - self.indifferent
+        return (embeddings - (self.compassionate + self.indifferent) / 2) @ (
+            difference / difference.square().sum().sqrt()
+        )
+
+    @classmethod
+    def of(cls, embedder: Embedder, pairs: Sequence[Pair], micro_batch_tokens: int) -> Centroids:
+        """Of some pairs. Raises EncodingError if the chat template refuses one."""
+        import torch
+
+        rows = [embedder.encode(pair.prompt, pair.compassionate) for pair in pairs]
+        rows += [embedder.encode(pair.prompt, pair.indifferent) for pair in pairs]
+        embeddings = torch.stack(embedder.embed(rows, micro_batch_tokens))
+        means = cls(compassionate=embeddings[: len(pairs)].mean(0), indifferent=embeddings[len(pairs) :].mean(0))
+        scores = means.scores(embeddings)
+        return replace(means, center=float(scores.mean()), scale=float(scores.std(correction=0)))
+
+    @classmethod
+    def load(cls, file: Path) -> Centroids:
+        """Read what `save` wrote. Raises RewardError."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
+
+        try:
+            compassionate, indifferent, spread = (cast("Any", load_file)(file)[name] for name in _TENSORS)
+        except (OSError, SafetensorError, LookupError) as error:
+            raise RewardError(f"pairs='': {file} holds no centroids ({error}); set a file of pairs.") from error
+        center, scale = cast("list[float]", cast("Any", spread).tolist())
+        return cls(compassionate=compassionate, indifferent=indifferent, center=center, scale=scale)
+
+    def save(self, file: Path) -> None:
+        """Write a safetensors file."""
+        import torch
+        from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+
+        tensors = (self.compassionate, self.indifferent, torch.tensor([self.center, self.scale]))
+        cast("Any", save_file)(dict(zip(_TENSORS, tensors, strict=True)), file)
+
+
 class Contrast:
     """Embeddings of answers against two centroids.
 
     Args:
         checkpoint: a language model whose last layer's states are taken.
         encoder: its chat template and tokenizer.
-        centroids: file with `TENSORS`; empty: the built-in one.
+        pairs: a file as `read_pairs` takes it, of which the centroids are computed with this model; empty: the built-in
+            centroids, which go with the default model alone.
         max_length: tokens of a conversation; the beginning of a longer one is cut off.
+        micro_batch_tokens: of one forward pass over `pairs`.
 
     Raises:
-        RewardError: no such file, or one of another model.
+        RewardError: no such pairs, or centroids of another model.
     """
 
-    def __init__(self, checkpoint: Checkpoint, encoder: ChatEncoder, *, centroids: str, max_length: int) -> None:
-        tensors = _read(Path(centroids) if centroids else BUILT_IN)
+    def __init__(
+        self, checkpoint: Checkpoint, encoder: ChatEncoder, *, pairs: str, max_length: int, micro_batch_tokens: int
+    ) -> None:
         self._embedder = Embedder(checkpoint, encoder, max_length=max_length)
-        width = self._embedder.width
-        if len(tensors["compassionate"]) != width:
+        if pairs:
+            self.centroids = Centroids.of(self._embedder, read_pairs(Path(pairs)), micro_batch_tokens)
+        else:
+            self.centroids = Centroids.load(BUILT_IN)
+        if (width := len(self.centroids.compassionate)) != self._embedder.width:
             raise RewardError(
-                f"centroids={centroids!r}: of a model with states of width {len(tensors['compassionate'])}; model has "
-                f"{width}. Compute them with this model (grpo.reward_heads.centroids)."
+                f"pairs='': the built-in centroids have width {width}, the model {self._embedder.width}; set a file of "
+                "pairs, from which they are computed anew."
             )
-        good, bad = tensors["compassionate"], tensors["indifferent"]
-        direction = (good - bad) / (good - bad).norm()
-        self._direction, self._offset = direction, float(direction @ (good + bad) / 2)
-        self.center, self.scale = tensors["center_and_scale"].tolist()
 
     def encode(self, prompt: Messages, answer: str) -> AnswerRow:
         """The conversation, its end kept."""
@@ -71,8 +137,13 @@ class Contrast:
 
     def score(self, rows: Sequence[Row], micro_batch_tokens: int) -> list[Score]:
         """d . (e - m) of each row."""
+        import torch
+
         embeddings = self._embedder.embed(cast("Sequence[AnswerRow]", rows), micro_batch_tokens)
-        return [Score(value=float(self._direction @ e) - self._offset) for e in embeddings]
+        if not embeddings:
+            return []
+        values: list[float] = cast("Any", self.centroids.scores(torch.stack(embeddings))).tolist()
+        return [Score(value=value) for value in values]
 
 
 class Embedder:
@@ -110,23 +181,32 @@ class Embedder:
             return [states[number, row.start : row.end].mean(0).cpu() for number, row in enumerate(rows)]
 
 
-def check_contrast(checkpoint: Checkpoint, centroids: str) -> None:
-    """Raise RewardError for a model that is not there or a file that holds no centroids."""
-    checkpoint.config()
-    _read(Path(centroids) if centroids else BUILT_IN)
+def read_pairs(file: Path) -> list[Pair]:
+    """Pairs of a JSON lines file with `prompt` (text), `chosen` (compassionate) and `rejected` (indifferent).
 
-
-def _read(file: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    Raises:
+        RewardError: no such file, no pairs in it, or a row that is none.
+    """
+    pairs: list[Pair] = []
     try:
-        tensors = load_file(file)
-        return {name: tensors[name].float() for name in TENSORS}
-    except (OSError, SafetensorError, LookupError) as error:
+        for line in filter(str.strip, file.read_text(encoding="utf-8").splitlines()):
+            row = json.loads(line)
+            prompt, good, bad = (str(row[name]) for name in ("prompt", "chosen", "rejected"))
+            pairs.append(Pair(prompt=(("user", prompt),), compassionate=good, indifferent=bad))
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise RewardError(
-            f"centroids={str(file)!r}: no file of centroids ({error}); write one with grpo.reward_heads.centroids."
+            f"pairs={str(file)!r}: row {len(pairs) + 1}: no JSON line with prompt, chosen and rejected ({error!r})."
         ) from error
+    if not pairs:
+        raise RewardError(f"pairs={str(file)!r}: holds no pairs; set a file of JSON lines.")
+    return pairs
+
+
+def check_contrast(checkpoint: Checkpoint, pairs: str) -> None:
+    """Raise RewardError for a model that is not there, or a file that holds no pairs."""
+    checkpoint.config()
+    if pairs:
+        read_pairs(Path(pairs))
 
 
 def _num_equal(one: Sequence[int], other: Sequence[int]) -> int:

@@ -17,6 +17,7 @@ ENTRY_POINT_GROUP = "keel.rewards"
 #: Where each kind is; imported only when a run asks for it.
 BUILT_IN: Mapping[str, str] = {
     "answer": "rewards.answer:Answer",
+    "compassion": "rewards.compassion:Compassion",
     "function": "rewards.function:Function",
     "helpfulness": "rewards.helpfulness:Helpfulness",
     "judge": "rewards.judge:Judge",

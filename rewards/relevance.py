@@ -1,7 +1,7 @@
 """Whether a prompt concerns someone who can fare well or badly: the gate of the term `compassion`.
 
-A lexicon (relevance_lexicon.txt) and three rules, in plain sight. It reads the prompt alone. A gate that read the answer
-would let the policy choose whether it is judged: leaving every being out of the answer would switch the term off.
+A lexicon (relevance_lexicon.txt) and three rules, in plain sight. It reads the prompt alone. A gate that read the
+answer would let the policy choose whether it is judged: leaving every being out would switch the term off.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ def relevance(prompt: Sequence[tuple[str, str]], words: Iterable[str] = ()) -> R
     if own and (found := _pattern(own).search(said)):
         return Relevance(is_relevant=True, reason="words", evidence=found[0])
     patterns = dict(_lexicon())
+    is_code = _CODE.search(said) is not None
     said = patterns.pop(_FIGURES).sub(" ", said)
     stakes = patterns.pop(_STAKES)
-    if _CODE.search(said):
+    if is_code:
         stake = stakes.search(said)
         return Relevance(is_relevant=stake is not None, reason="code", evidence=stake[0] if stake else "")
     for topic, pattern in patterns.items():

@@ -45,7 +45,7 @@ class Squash:
         for name, value in (("center", center), ("scale", scale)):
             if value is None:
                 raise RewardError(
-                    f"{name}=null: the model {str(model)!r} does not say how its scores are spread ({_FACTS}, calibration); "
+                    f"{name}=null: the model {str(model)!r} does not say how its scores spread ({_FACTS}); "
                     "set the mean of its scores on answers like yours as center, and their standard deviation as scale."
                 )
         assert center is not None and scale is not None
