@@ -62,7 +62,9 @@ def fit(chosen: argparse.Namespace) -> None:
         dtype=Dtype(chosen.dtype),
         cache=chosen.cache or chosen.output.parent / "features",
     )
-    weights, best, candidates = fit_head(read_features(run, pairs), pairs, run.layers, chosen.ridges, seed=chosen.seed)
+    states = read_features(run, pairs)
+    weights, best, candidates = fit_head(states, pairs, run.layers, chosen.ridges, seed=chosen.seed)
+    scores = states[:, :, run.layers.index(best.layer)] @ weights
     facts: dict[str, Any] = {
         "made_by": f"grpo reward_head fit, keel {grpo.__version__}",
         "date": date.today().isoformat(),
@@ -75,6 +77,8 @@ def fit(chosen: argparse.Namespace) -> None:
         "num_training_pairs": {name: len(train[name]) for name in files},
         "ridge": best.ridge,
         "cross_validation": {"log_loss": best.log_loss, "accuracy": best.accuracy, "candidates": len(candidates)},
+        # Of all training answers, liked or not: what turns a score into a value from 0 to 1 (rewards/squash.py).
+        "calibration": {"center": float(scores.mean()), "scale": float(scores.std())},
     }
     head = RewardHead(
         score_weight=weights,

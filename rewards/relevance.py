@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 _MAX_CHARACTERS = 20_000
-_FIGURES, _STAKES = "figures of speech", "stakes in code"
+_FIGURES, _NAMES, _STAKES = "figures of speech", "names and symbols", "stakes in code"
 _CODE = re.compile(
     r"```|\bdef \w+\(|\bassert \w"
     r"|\b(?:python|javascript|typescript|java|rust|c\+\+|go|sql|bash|shell|regular expression|regex)\b"
@@ -57,10 +57,11 @@ def relevance(prompt: Sequence[tuple[str, str]], words: Iterable[str] = ()) -> R
     patterns = dict(_lexicon())
     is_code = _CODE.search(said) is not None
     said = patterns.pop(_FIGURES).sub(" ", said)
-    stakes = patterns.pop(_STAKES)
-    if is_code:
+    names, stakes = patterns.pop(_NAMES), patterns.pop(_STAKES)
+    if is_code or names.search(said):
         stake = stakes.search(said)
-        return Relevance(is_relevant=stake is not None, reason="code", evidence=stake[0] if stake else "")
+        reason = "code" if is_code else "names"
+        return Relevance(is_relevant=stake is not None, reason=reason, evidence=stake[0] if stake else "")
     for topic, pattern in patterns.items():
         if found := pattern.search(said):
             return Relevance(is_relevant=True, reason=topic, evidence=found[0])

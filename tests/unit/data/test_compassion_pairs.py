@@ -1,56 +1,51 @@
-"""The built-in contrast pairs: schema, matched lengths, an honest split."""
+"""The contrast pairs of the term `compassion`: whole, varied, and not told apart by their length."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from itertools import combinations
-from pathlib import Path
+from statistics import mean
 
-import numpy as np
+import pytest
 
 from grpo.reward_heads.pairs import read_pairs, split_by_prompt
+from tests.conftest import ROOT
 
-FILE = Path(__file__).parents[3] / "grpo/data/builtin/compassion_pairs.jsonl"
+FILE = ROOT / "grpo" / "data" / "builtin" / "compassion_pairs.jsonl"
+DATASHEET = ROOT / "docs" / "datasheets" / "compassion_pairs.md"
 ROWS = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
-HELD_OUT_SHARE = 0.3
 
 
 def num_words(text: str) -> int:
     return len(text.split())
 
 
-def test_rows_have_the_schema() -> None:
-    for row in ROWS:
-        assert list(row) == ["id", "dimension", "prompt", "chosen", "rejected"]
-        assert re.fullmatch(rf"{row['dimension']}-\d\d", row["id"])
-        assert all(isinstance(value, str) and value == value.strip() and value for value in row.values())
+def test_rows_are_whole_and_none_is_there_twice() -> None:
     assert len(ROWS) >= 200
-    assert len({row["id"] for row in ROWS}) == len({row["prompt"].lower() for row in ROWS}) == len(ROWS)
+    assert all(set(row) == {"id", "dimension", "prompt", "chosen", "rejected"} for row in ROWS)
+    assert all(value.strip() == value and value for row in ROWS for value in row.values())
+    for key in ("id", "prompt", "chosen", "rejected"):
+        assert len({row[key] for row in ROWS}) == len(ROWS), key
+    assert not {row["chosen"] for row in ROWS} & {row["rejected"] for row in ROWS}
 
 
-def test_every_dimension_is_well_filled() -> None:
+def test_every_dimension_has_its_share() -> None:
     counts = Counter(row["dimension"] for row in ROWS)
-    assert len(counts) >= 8 and min(counts.values()) >= 20
+    assert len(counts) >= 8
+    assert min(counts.values()) >= 20
+    assert {f"| {name} | {count} |" in DATASHEET.read_text("utf-8") for name, count in counts.items()} == {True}
 
 
-def test_answers_are_of_matched_length() -> None:
-    lengths = np.array([[num_words(row["chosen"]), num_words(row["rejected"])] for row in ROWS])
-    assert lengths.min() >= 25 and lengths.max() <= 70
-    differences = lengths[:, 0] - lengths[:, 1]
-    assert np.abs(differences).max() <= 10
-    assert abs(differences.mean()) <= 0.5
-    characters = np.array([len(row["chosen"]) > len(row["rejected"]) for row in ROWS])
-    assert 0.42 <= characters.mean() <= 0.58  # "the longer one" is no better than a coin
+def test_answers_of_a_pair_are_of_one_length() -> None:
+    assert all(25 <= num_words(row[key]) <= 75 for row in ROWS for key in ("chosen", "rejected"))
+    assert all(0.7 <= num_words(row["chosen"]) / num_words(row["rejected"]) <= 1.4 for row in ROWS)
+    longer = [len(row["chosen"]) > len(row["rejected"]) for row in ROWS]
+    assert mean(longer) == pytest.approx(0.5, abs=0.05)
 
 
-def test_sides_share_no_prompt_and_no_near_copy() -> None:
-    train, held_out = split_by_prompt(read_pairs([FILE])["compassion_pairs"], HELD_OUT_SHARE)
-    assert len(train) + len(held_out) == len(ROWS)
+def test_no_prompt_is_on_both_sides() -> None:
+    [pairs] = read_pairs([FILE]).values()
+    training, held_out = split_by_prompt(pairs, 0.3)
     assert len(held_out) >= 60
-    assert {pair.pair_id[:-3] for pair in held_out} == {row["dimension"] for row in ROWS}
-    words = [(side, set(re.findall(r"\w+", pair.prompt[0][1].lower()))) for side in (0, 1)
-             for pair in (train, held_out)[side]]  # fmt: skip
-    for (side, one), (other_side, other) in combinations(words, 2):
-        assert side == other_side or len(one & other) / len(one | other) < 0.6
+    assert len(training) + len(held_out) == len(ROWS)
+    assert not {pair.prompt for pair in training} & {pair.prompt for pair in held_out}

@@ -83,19 +83,25 @@ def test_labelled_prompts_are_whole() -> None:
     assert len({row["id"] for row in ROWS}) == len({row["prompt"] for row in ROWS}) == len(ROWS)
     for split in ("development", "heldout"):
         labels = [row["relevant"] for row in ROWS if row["split"] == split]
-        assert min(labels.count(True), labels.count(False)) >= 60
+        assert min(labels.count(True), labels.count(False)) >= 35
 
 
 def test_it_does_as_well_as_stated_on_the_prompts_it_was_made_with() -> None:
     precision, recall = rates("development")
-    assert precision >= 0.75 and recall >= 0.80
+    assert precision >= 0.91 and recall >= 0.86
 
 
 def test_it_does_as_well_as_stated_on_held_out_prompts() -> None:
     precision, recall = rates("heldout")
-    assert precision >= 0.58 and recall >= 0.43
+    assert precision >= 0.55 and recall >= 0.45
 
 
 def test_it_is_silent_on_the_builtin_code_tasks() -> None:
     tasks = (PROMPTS.parent / "python_tasks.jsonl").read_text(encoding="utf-8").splitlines()
     assert not [task for task in tasks if is_relevant(json.loads(task)["prompt"])]
+
+
+def test_it_finds_most_prompts_of_the_contrast_pairs() -> None:
+    rows = (PROMPTS.parent / "compassion_pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [is_relevant(json.loads(row)["prompt"]) for row in rows]
+    assert sum(found) / len(found) >= 0.84
