@@ -16,7 +16,7 @@ usage: grpo COMMAND [arguments]
         --config-dir DIR                         presets of your own, laid out like conf/
   report RUN                                     write RUN/report.html again from the run's files
   doctor                                         look at this machine: packages, devices, space, sandbox
-  reward_head fit|evaluate                       fit a small reward to preference pairs; judge a reward model
+  reward_head fit|evaluate|gate                  fit a small reward to preference pairs; judge a reward model
         --help                                   what each takes
 
   --version   --help

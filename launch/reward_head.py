@@ -1,4 +1,4 @@
-"""`grpo reward_head fit|evaluate`: fit a linear reward to preference pairs; see how far a reward agrees with people."""
+"""`grpo reward_head fit|evaluate|gate`: a linear reward fitted to preference pairs, judged, or a gate of prompts."""
 
 from __future__ import annotations
 
@@ -12,25 +12,33 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import grpo
 from grpo.config import ModelConfig
 from grpo.data.preferences import PreferencePair
 from grpo.errors import KeelError
 from grpo.models import resolve_model
 from grpo.reward_heads.bag_of_words import bag_of_words_margins
-from grpo.reward_heads.composition import compose, read_facts
+from grpo.reward_heads.composition import compose
 from grpo.reward_heads.evaluation import PairReport, score_pairs
-from grpo.reward_heads.features import FeatureRun, read_features
+from grpo.reward_heads.features import FeatureRun, read_features, read_prompt_states
+from grpo.reward_heads.gate import GateReport, fit_gate, read_labelled, read_one_sided
 from grpo.reward_heads.head import RewardHead
 from grpo.reward_heads.pairs import read_pairs, split_by_prompt
 from grpo.reward_heads.templates import ask_after
 from grpo.reward_heads.training import fit_head
 from rewards.base import RewardError
+from rewards.head_facts import read_facts
 from rewards.reward_models.loading import Dtype
 
 _BACKBONE = "smollm2-135m-instruct"
 _QUESTION = "Was that answer helpful? Answer yes or no."
 _RIDGES = [0.1, 0.3, 1.0, 3.0]
+_GATE_QUESTION = (
+    "Could an answer to this affect how an animal, a person or another feeling being fares? Answer yes or no."
+)
+_GATE_RIDGES = [0.03, 0.1, 0.3, 1.0]
 
 
 def main(arguments: list[str]) -> None:
@@ -51,28 +59,14 @@ def fit(chosen: argparse.Namespace) -> None:
     tested = {name: pairs for name, pairs in held_out.items() if name in (chosen.judge_on or files)}
     if unknown := sorted(set(chosen.judge_on or ()) - set(files)):
         raise KeelError(f"--judge-on {' '.join(unknown)}: no such file of pairs; there are {', '.join(files)}")
-    backbone = resolve_model(ModelConfig(path=chosen.backbone))
-    template = ask_after(backbone, chosen.question) if chosen.template is None else chosen.template.read_text("utf-8")
+    run = _feature_run(chosen)
     pairs = [pair for name in files for pair in train[name]]
-    run = FeatureRun(
-        backbone=backbone,
-        chat_template=template,
-        layers=tuple(sorted(chosen.layers)),
-        max_length=chosen.max_length,
-        dtype=Dtype(chosen.dtype),
-        cache=chosen.cache or chosen.output.parent / "features",
-    )
     states = read_features(run, pairs)
     weights, best, candidates = fit_head(states, pairs, run.layers, chosen.ridges, seed=chosen.seed)
     scores = states[:, :, run.layers.index(best.layer)] @ weights
     facts: dict[str, Any] = {
-        "made_by": f"grpo reward_head fit, keel {grpo.__version__}",
-        "date": date.today().isoformat(),
-        "source": chosen.source,
-        "licence": chosen.licence,
+        **_origin(chosen, "fit"),
         "seed": chosen.seed,
-        "max_length": chosen.max_length,
-        "dtype": chosen.dtype,
         "held_out_share": chosen.held_out_share,
         "num_training_pairs": {name: len(train[name]) for name in files},
         "ridge": best.ridge,
@@ -80,16 +74,9 @@ def fit(chosen: argparse.Namespace) -> None:
         # Of all training answers, liked or not: what turns a score into a value from 0 to 1 (rewards/squash.py).
         "calibration": {"center": float(scores.mean()), "scale": float(scores.std())},
     }
-    head = RewardHead(
-        score_weight=weights,
-        norm_weight=weights * 0 + 1,
-        backbone=chosen.backbone,
-        layer=best.layer,
-        chat_template=template,
-        facts=facts,
-    )
+    head = _head(chosen, run, weights, best.layer, facts)
     with tempfile.TemporaryDirectory() as folder:
-        model = compose(backbone, head, Path(folder) / "model")
+        model = compose(run.backbone, head, Path(folder) / "model")
         facts["held_out"] = {
             name: {
                 "head": _judge(model, test, name, max_length=chosen.max_length).as_dict(),
@@ -98,6 +85,39 @@ def fit(chosen: argparse.Namespace) -> None:
             for name, test in tested.items()
         }
     head.save(chosen.output)
+    print(chosen.output)
+
+
+def gate(chosen: argparse.Namespace) -> None:
+    """Read states of labelled prompts, choose layer and ridge, fit, judge once on the held-out ones, write the head."""
+    share = chosen.held_out_share
+    prompts = [
+        *read_labelled(chosen.prompts),
+        *read_one_sided(chosen.passing or (), passes=True, held_out_share=share),
+        *read_one_sided(chosen.stopped or (), passes=False, held_out_share=share),
+    ]
+    run = _feature_run(chosen)
+    states = read_prompt_states(run, [(("user", prompt.text),) for prompt in prompts])
+    passes = np.array([prompt.passes for prompt in prompts])
+    training = np.array([not prompt.held_out for prompt in prompts])
+    texts = [prompt.text for prompt in prompts if not prompt.held_out]
+    weights, threshold, layer, found = fit_gate(states[training], passes[training], texts, run.layers, chosen.ridges)
+    let_through = states[:, run.layers.index(layer)] @ weights >= threshold
+    reports: dict[str, Any] = {}
+    for source in dict.fromkeys(prompt.source for prompt in prompts):
+        chosen_ones = np.array([prompt.source == source for prompt in prompts]) & ~training
+        report = GateReport.of(passes[chosen_ones], let_through[chosen_ones])
+        print(f"{source}: {report}")
+        reports[source] = report.as_dict()
+    facts = {
+        **_origin(chosen, "gate"),
+        "num_training_prompts": int(training.sum()),
+        "ridge": found.pop("ridge"),
+        "cross_validation": found,
+        "threshold": threshold,
+        "held_out": reports,
+    }
+    _head(chosen, run, weights, layer, facts).save(chosen.output)
     print(chosen.output)
 
 
@@ -120,6 +140,43 @@ def evaluate(chosen: argparse.Namespace) -> None:
         chosen.json.write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
 
 
+def _feature_run(chosen: argparse.Namespace) -> FeatureRun:
+    backbone = resolve_model(ModelConfig(path=chosen.backbone))
+    template = ask_after(backbone, chosen.question) if chosen.template is None else chosen.template.read_text("utf-8")
+    return FeatureRun(
+        backbone=backbone,
+        chat_template=template,
+        layers=tuple(sorted(chosen.layers)),
+        max_length=chosen.max_length,
+        dtype=Dtype(chosen.dtype),
+        cache=chosen.cache or chosen.output.parent / "features",
+    )
+
+
+def _origin(chosen: argparse.Namespace, command: str) -> dict[str, Any]:
+    return {
+        "made_by": f"grpo reward_head {command}, keel {grpo.__version__}",
+        "date": date.today().isoformat(),
+        "source": chosen.source,
+        "licence": chosen.licence,
+        "max_length": chosen.max_length,
+        "dtype": chosen.dtype,
+    }
+
+
+def _head(
+    chosen: argparse.Namespace, run: FeatureRun, weights: np.ndarray, layer: int, facts: dict[str, Any]
+) -> RewardHead:
+    return RewardHead(
+        score_weight=weights,
+        norm_weight=np.ones_like(weights),
+        backbone=chosen.backbone,
+        layer=layer,
+        chat_template=run.chat_template,
+        facts=facts,
+    )
+
+
 def _split(
     files: dict[str, list[PreferencePair]], share: float
 ) -> tuple[dict[str, list[PreferencePair]], dict[str, list[PreferencePair]]]:
@@ -137,28 +194,16 @@ def _judge(model: Path, pairs: Sequence[PreferencePair], name: str, **settings: 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="grpo reward_head", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="fit|evaluate")
+    commands = parser.add_subparsers(required=True, metavar="fit|evaluate|gate")
     new = commands.add_parser("fit", help="fit a head to preference pairs")
     new.set_defaults(run=fit)
     new.add_argument("--pairs", nargs="+", required=True, metavar="FILE", help="rows with chosen, rejected, prompt")
-    new.add_argument("--output", type=Path, required=True, metavar="FILE", help="NAME.safetensors; NAME.json beside it")
-    new.add_argument("--backbone", default=_BACKBONE, help="a Llama-like model; %(default)s")
-    asked = new.add_mutually_exclusive_group()
-    asked.add_argument("--question", default=_QUESTION, help="asked after the answer; %(default)r")
-    asked.add_argument("--template", type=Path, metavar="FILE", help="chat template (Jinja) instead of a question")
-    new.add_argument("--layers", nargs="+", type=int, default=[12, 15, 18], help="to choose from; %(default)s")
-    new.add_argument("--ridges", nargs="+", type=float, default=_RIDGES, help="to choose from; %(default)s")
     new.add_argument("--judge-on", nargs="+", metavar="NAME", help="files (NAME of NAME.jsonl.gz) to judge on; all")
-    new.add_argument("--held-out-share", type=float, default=0.3, help="of the prompts; %(default)s")
-    new.add_argument("--max-length", type=int, default=512, help="tokens of a dialogue; %(default)s")
+    new.add_argument("--seed", type=int, default=0, help="of the cross-validation's folds; %(default)s")
     new.add_argument(
         "--per-file", type=int, nargs="+", help="pairs of each file, from its start: one number or several"
     )
-    new.add_argument("--dtype", default="float32", choices=list(Dtype), help="of the backbone's pass; %(default)s")
-    new.add_argument("--seed", type=int, default=0, help="of the cross-validation's folds; %(default)s")
-    new.add_argument("--cache", type=Path, metavar="DIR", help="states read so far; `features` beside --output")
-    new.add_argument("--source", default="", help="where the pairs come from, for the .json")
-    new.add_argument("--licence", default="", help="of the pairs, for the .json")
+    _add_fitting(new, question=_QUESTION, ridges=_RIDGES)
     old = commands.add_parser("evaluate", help="see how often a reward model agrees with people")
     old.set_defaults(run=evaluate)
     old.add_argument("--model", required=True, help="built-in name, directory or Hugging Face id")
@@ -170,4 +215,28 @@ def _parser() -> argparse.ArgumentParser:
         "--per-file", type=int, nargs="+", help="pairs of each file, from its start: one number or several"
     )
     old.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    door = commands.add_parser("gate", help="fit a yes or no to labelled prompts")
+    door.set_defaults(run=gate)
+    door.add_argument(
+        "--prompts", nargs="+", type=Path, required=True, metavar="FILE", help="rows with prompt, relevant, split"
+    )
+    door.add_argument("--passing", nargs="+", type=Path, metavar="FILE", help="rows with prompt, all of them to pass")
+    door.add_argument("--stopped", nargs="+", type=Path, metavar="FILE", help="rows with prompt, none of them to pass")
+    _add_fitting(door, question=_GATE_QUESTION, ridges=_GATE_RIDGES)
     return parser
+
+
+def _add_fitting(command: argparse.ArgumentParser, *, question: str, ridges: list[float]) -> None:
+    command.add_argument("--output", type=Path, required=True, metavar="FILE", help="NAME.safetensors, and NAME.json")
+    command.add_argument("--backbone", default=_BACKBONE, help="a Llama-like model; %(default)s")
+    asked = command.add_mutually_exclusive_group()
+    asked.add_argument("--question", default=question, help="asked after the conversation; %(default)r")
+    asked.add_argument("--template", type=Path, metavar="FILE", help="chat template (Jinja) instead of a question")
+    command.add_argument("--layers", nargs="+", type=int, default=[12, 15, 18], help="to choose from; %(default)s")
+    command.add_argument("--ridges", nargs="+", type=float, default=ridges, help="to choose from; %(default)s")
+    command.add_argument("--held-out-share", type=float, default=0.3, help="of the prompts; %(default)s")
+    command.add_argument("--max-length", type=int, default=512, help="tokens of a dialogue; %(default)s")
+    command.add_argument("--dtype", default="float32", choices=list(Dtype), help="of the backbone's pass; %(default)s")
+    command.add_argument("--cache", type=Path, metavar="DIR", help="states read so far; `features` beside --output")
+    command.add_argument("--source", default="", help="where the data come from, for the .json")
+    command.add_argument("--licence", default="", help="of the data, for the .json")

@@ -11,22 +11,26 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rewards.base import MODEL, Attempt, Outcome, RewardError, Verdict
 from rewards.compassion_rubric import HIGHEST, NOBODY, QUESTION, SYSTEM, rubric
 from rewards.contrast import Contrast, check_contrast
 from rewards.judge import Judge
-from rewards.relevance import relevance
+from rewards.relevance import has_words, relevance
 from rewards.reward_models.loading import Checkpoint, Dtype
 from rewards.rubric import grade
 from rewards.settings import read_settings
 from rewards.squash import Squash
 
+if TYPE_CHECKING:  # torch takes seconds, and a judge needs none
+    from rewards.prompt_gate import PromptGate
+
 _LOG = logging.getLogger(__name__)
 _SMALLEST_LENGTH = 16
 _OF_THE_RUBRIC = ("low", "high", "score_format")
 DEFAULT_MODEL = "smollm2-135m-compassion"
+DEFAULT_GATE = "smollm2-135m-relevance"
 
 
 class Form(StrEnum):
@@ -41,7 +45,14 @@ class Apply(StrEnum):
     """To which prompts the term applies."""
 
     always = "always"  #: to all
-    relevant = "relevant"  #: to those that `rewards.relevance` finds to concern someone; else absent
+    relevant = "relevant"  #: to those that the gate finds to concern someone; else absent
+
+
+class Gate(StrEnum):
+    """What decides whether a prompt concerns someone."""
+
+    model = "model"  #: a small classifier of prompts
+    lexicon = "lexicon"  #: words and rules, `rewards.relevance`; needs no model and finds less
 
 
 Scores = Callable[[Sequence[Attempt]], Sequence[Verdict]]
@@ -71,7 +82,9 @@ class Compassion:
             model: of form=classifier a sequence classification model, of form=contrast any language model: a built-in
                 name, a local directory or a Hugging Face id. Not used by form=judge.
             apply: to which prompts: "always" or "relevant".
-            relevant_words: more words that make a prompt relevant, beside those of `rewards.relevance`.
+            gate: of apply=relevant: what decides; "model" or "lexicon".
+            gate_model: of gate=model: a model made by ``grpo reward_head gate``.
+            relevant_words: words that make a prompt relevant whatever the gate says.
             center, scale: see `Compassion`; null: those that the model, or the contrast, brings.
             pairs: of form=contrast: JSON lines with prompt, chosen and rejected, between whose answers an answer is
                 placed. They are embedded when the reward is built. Empty: the built-in pairs, which go with the
@@ -87,6 +100,8 @@ class Compassion:
         form: Form = Form.classifier
         model: str = field(default=DEFAULT_MODEL, metadata=MODEL)
         apply: Apply = Apply.relevant
+        gate: Gate = Gate.model
+        gate_model: str = field(default=DEFAULT_GATE, metadata=MODEL)
         relevant_words: list[str] = field(default_factory=list[str])
         center: float | None = None
         scale: float | None = None
@@ -109,6 +124,10 @@ class Compassion:
                 raise RewardError(f"scale={self.scale}: set a positive number, or null.")
             if self.pairs and self.form is not Form.contrast:
                 raise RewardError(f"pairs={self.pairs!r}: is for form=contrast; form is {self.form.value}.")
+            if not self.uses_gate_model():
+                self.gate_model = ""
+            elif not self.gate_model:
+                raise RewardError(f"gate_model='': gate=model needs one, e.g. {DEFAULT_GATE!r}; or set gate=lexicon.")
             if self.form is Form.judge:
                 self.model = ""  # so that nobody fetches it
                 self.judge_settings()
@@ -116,6 +135,14 @@ class Compassion:
                 raise RewardError(f"model='': form={self.form.value} needs one, e.g. {DEFAULT_MODEL!r}.")
             elif self.judge:
                 raise RewardError(f"judge={self.judge!r}: is for form=judge; form is {self.form.value}.")
+
+        def uses_gate_model(self) -> bool:
+            """Whether a model decides which prompts count."""
+            return self.apply is Apply.relevant and self.gate is Gate.model
+
+        def gate_checkpoint(self) -> Checkpoint:
+            """The gate's model on disk."""
+            return Checkpoint(path=Path(self.gate_model), dtype=self.dtype, device=self.device)
 
         def judge_settings(self) -> Judge.Settings:
             """Of the judge. Raises RewardError for what can't work."""
@@ -132,12 +159,16 @@ class Compassion:
         self._settings = settings
         self._judge = _JudgeForm(settings.judge_settings()) if settings.form is Form.judge else None
         self._scores = None if self._judge else _load(settings)
+        self._gate = _load_gate(settings) if settings.uses_gate_model() else None
 
     @staticmethod
     def check(settings: Settings) -> None:
         """Raise RewardError, from headers alone, for a model that does not fit the form, or a missing API key."""
+        from rewards.prompt_gate import check_gate
         from rewards.reward_models.classifier import check_classifier
 
+        if settings.uses_gate_model():
+            check_gate(settings.gate_checkpoint())
         match settings.form:
             case Form.judge:
                 Judge.check(settings.judge_settings())
@@ -167,7 +198,9 @@ class Compassion:
     def _applies_to(self, prompt: Sequence[tuple[str, str]]) -> bool:
         if self._settings.apply is Apply.always:
             return True
-        return relevance(prompt, self._settings.relevant_words).is_relevant
+        if self._gate is None:
+            return relevance(prompt, self._settings.relevant_words).is_relevant
+        return has_words(prompt, self._settings.relevant_words) or self._gate.lets_through(prompt)
 
     async def _ask(
         self, judge: _JudgeForm, chosen: Sequence[Attempt], kept: Sequence[int], verdicts: list[Verdict]
@@ -213,6 +246,13 @@ def _settle(verdict: Verdict, concerns_someone: bool) -> Verdict:
     if score == NOBODY:
         return Verdict.valid(0.0, {"score": score}) if concerns_someone else Verdict.absent("not_relevant")
     return Verdict.failed("judge_unparseable") if score < 0 else Verdict.valid(score / HIGHEST, {"score": score})
+
+
+def _load_gate(settings: Compassion.Settings) -> PromptGate:
+    from rewards.prompt_gate import PromptGate
+
+    checkpoint = settings.gate_checkpoint()
+    return PromptGate(checkpoint, max_length=min(settings.max_length, checkpoint.longest()))
 
 
 def _load(settings: Compassion.Settings) -> Scores:

@@ -1,4 +1,4 @@
-"""Whether a prompt concerns someone who can fare well or badly: the gate of the term `compassion`.
+"""Whether a prompt concerns someone who can fare well or badly: a gate of the term `compassion` without a model.
 
 A lexicon (relevance_lexicon.txt) and three rules, in plain sight. It reads the prompt alone. A gate that read the
 answer would let the policy choose whether it is judged: leaving every being out would switch the term off.
@@ -50,10 +50,9 @@ def relevance(prompt: Sequence[tuple[str, str]], words: Iterable[str] = ()) -> R
         prompt: chat messages as (role, content) pairs.
         words: more words that make a prompt relevant, whatever it is about, e.g. of one's own field.
     """
-    said = "\n".join(content for role, content in prompt if role == "user")[:_MAX_CHARACTERS].lower()
-    own = [re.escape(word.lower().strip()) for word in words]
-    if own and (found := _pattern(own).search(said)):
-        return Relevance(is_relevant=True, reason="words", evidence=found[0])
+    said = _said(prompt)
+    if evidence := _own_word(said, words):
+        return Relevance(is_relevant=True, reason="words", evidence=evidence)
     patterns = dict(_lexicon())
     is_code = _CODE.search(said) is not None
     said = patterns.pop(_FIGURES).sub(" ", said)
@@ -66,6 +65,21 @@ def relevance(prompt: Sequence[tuple[str, str]], words: Iterable[str] = ()) -> R
         if found := pattern.search(said):
             return Relevance(is_relevant=True, reason=topic, evidence=found[0])
     return Relevance(is_relevant=False, reason="nobody")
+
+
+def has_words(prompt: Sequence[tuple[str, str]], words: Iterable[str]) -> bool:
+    """Whether the user says one of `words`."""
+    return bool(_own_word(_said(prompt), words))
+
+
+def _said(prompt: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(content for role, content in prompt if role == "user")[:_MAX_CHARACTERS].lower()
+
+
+def _own_word(said: str, words: Iterable[str]) -> str:
+    own = [re.escape(word.lower().strip()) for word in words]
+    found = _pattern(own).search(said) if own else None
+    return found[0] if found else ""
 
 
 @cache

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rewards.base import RewardError
-
-#: Beside a composed model's weights; what is known of its head.
-_FACTS = "reward_head.json"
+from rewards.head_facts import FACTS_FILE, read_facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,21 +35,14 @@ class Squash:
             RewardError: neither says.
         """
         if center is None or scale is None:
-            brought = _read(model)
+            brought = read_facts(model).get("calibration", {})
             center = brought.get("center") if center is None else center
             scale = brought.get("scale") if scale is None else scale
         for name, value in (("center", center), ("scale", scale)):
             if value is None:
                 raise RewardError(
-                    f"{name}=null: the model {str(model)!r} does not say how its scores spread ({_FACTS}); "
+                    f"{name}=null: the model {str(model)!r} does not say how its scores spread ({FACTS_FILE}); "
                     "set the mean of its scores on answers like yours as center, and their standard deviation as scale."
                 )
         assert center is not None and scale is not None
         return cls(center=center, scale=scale)
-
-
-def _read(model: Path) -> dict[str, Any]:
-    try:
-        return json.loads((model / _FACTS).read_text(encoding="utf-8")).get("calibration", {})
-    except (OSError, ValueError, AttributeError):
-        return {}

@@ -11,11 +11,11 @@ from typing import Any
 
 from grpo.errors import ModelError
 from grpo.reward_heads.head import RewardHead
+from rewards.head_facts import FACTS_FILE
 
 _BLOCK = re.compile(r"model\.layers\.(\d+)\.")
 _FINAL_NORM = "model.norm.weight"
 _LANGUAGE_MODEL = "ForCausalLM"
-_FACTS = "reward_head.json"
 #: Of the backbone's directory; the weights, the configuration and the chat template are written anew.
 _TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "merges*", "special_tokens_map.json", "added_tokens.json")
 
@@ -63,14 +63,8 @@ def compose(backbone: Path, head: RewardHead, directory: Path) -> Path:
             shutil.copy(file, directory / file.name)
     _write_template(directory, head.chat_template)
     facts = {"backbone": head.backbone, "layer": head.layer, **head.facts}
-    (directory / _FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (directory / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return directory
-
-
-def read_facts(directory: Path) -> dict[str, Any]:
-    """What is known of the head in a composed directory; empty for any other model."""
-    file = directory / _FACTS
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _padding(backbone: Path, config: Mapping[str, Any]) -> int | None:

@@ -1,4 +1,4 @@
-"""Hidden states of preference pairs at several layers, in one forward pass a pair."""
+"""Hidden states of conversations at several layers: one forward pass for those that begin alike, such as a pair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from grpo.data.preferences import PreferencePair
-from rewards.reward_models.encoding import ChatEncoder
+from rewards.reward_models.encoding import ChatEncoder, Messages
 from rewards.reward_models.loading import Checkpoint, Dtype
 
 if TYPE_CHECKING:
@@ -58,12 +58,19 @@ def read_features(run: FeatureRun, pairs: Sequence[PreferencePair]) -> np.ndarra
         file = run.cache / f"{_digest(run, chunk)}.npy"
         if not file.is_file():
             reader = reader or _Reader(run)
-            _write(file, np.stack([reader.read(pair) for pair in chunk]))
+            dialogues = ([[*pair.prompt, *answer] for answer in (pair.chosen, pair.rejected)] for pair in chunk)
+            _write(file, np.stack([reader.read(both) for both in dialogues]))
             num_read += len(chunk)
             pace = (time.monotonic() - started) / num_read
             _LOG.info("%d of %d pairs, %.2f s a pair", start + len(chunk), len(pairs), pace)
         chunks.append(np.load(file))
     return np.concatenate(chunks)
+
+
+def read_prompt_states(run: FeatureRun, prompts: Sequence[Messages]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """States after prompts alone, float32, [N, layers, H], divided as in `read_features`. Nothing is cached."""
+    reader = _Reader(run)
+    return np.stack([reader.read([prompt])[0] for prompt in prompts])
 
 
 class _Reader:
@@ -79,11 +86,11 @@ class _Reader:
         for layer in run.layers:
             self._model.layers[layer - 1].register_forward_hook(self._keep(layer))
 
-    def read(self, pair: PreferencePair) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """[2, layers, H]."""
+    def read(self, dialogues: Sequence[Messages]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """[dialogues, layers, H]."""
         import torch
 
-        rows = [self._encoder.encode([*pair.prompt, *answer]) for answer in (pair.chosen, pair.rejected)]
+        rows = [self._encoder.encode(dialogue) for dialogue in dialogues]
         ids, positions, mask, ends = join_rows([self._encoder.keep_end(row, self._max_length) for row in rows])
         device = self._model.device
         with torch.inference_mode():

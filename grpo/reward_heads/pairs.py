@@ -58,8 +58,12 @@ def split_by_prompt(
 
 def prompt_place(pair: PreferencePair) -> float:
     """A number from 0 to 1 (1 excluded), evenly spread over the pairs' first user messages."""
-    first = next(content for role, content in pair.prompt if role == "user")
-    plain = _NOT_WORD.sub(" ", first.lower()).strip()
+    return text_place(_question(pair))
+
+
+def text_place(text: str) -> float:
+    """A number from 0 to 1 (1 excluded) that depends on a text's letters and digits alone, in lower case."""
+    plain = _NOT_WORD.sub(" ", text.lower()).strip()
     return int(hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()[:12], 16) / 16**12
 
 
@@ -69,15 +73,24 @@ def prompt_folds(pairs: Sequence[PreferencePair], num_folds: int, seed: int) -> 
     Raises:
         DataError: too few prompts for two folds.
     """
-    places = np.array([prompt_place(pair) for pair in pairs])
+    return text_folds([_question(pair) for pair in pairs], num_folds, seed)
+
+
+def text_folds(texts: Sequence[str], num_folds: int, seed: int) -> np.ndarray:
+    """The fold of each text, [N]; a function of the text and the seed. Raises DataError as `prompt_folds`."""
+    places = np.array([text_place(text) for text in texts])
     # Digits that the split into training and held-out pairs does not look at.
     order = np.random.default_rng(seed).permutation(1024)
     folds = order[(places * 1e9 % 1024).astype(int)] % num_folds
     if len(np.unique(folds)) < 2:
         raise DataError(
-            f"{len(pairs)} training pairs with {len(np.unique(places))} prompts: too few to choose by. Give more"
+            f"{len(texts)} training pairs with {len(np.unique(places))} prompts: too few to choose by. Give more"
         )
     return folds
+
+
+def _question(pair: PreferencePair) -> str:
+    return next(content for role, content in pair.prompt if role == "user")
 
 
 def _is_usable(pair: PreferencePair) -> bool:

@@ -13,13 +13,14 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from grpo.config import ModelConfig
 from grpo.errors import ModelError
 from grpo.models import resolve_model, tiny_model
-from grpo.reward_heads.composition import compose, read_facts
+from grpo.reward_heads.composition import compose
 from grpo.reward_heads.evaluation import score_pairs
 from grpo.reward_heads.features import FeatureRun, join_rows, read_features
 from grpo.reward_heads.head import RewardHead
 from grpo.reward_heads.pairs import read_pairs
 from grpo.reward_heads.templates import ask_after
 from launch.reward_head import main
+from rewards.head_facts import read_facts
 from rewards.reward_models.loading import Dtype
 
 QUESTION = 'Is it "kind"?'

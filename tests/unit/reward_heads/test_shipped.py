@@ -19,6 +19,8 @@ from rewards.base import Attempt
 
 SHIPPED = Path(__file__).parents[3] / "grpo" / "reward_heads" / "shipped"
 HEADS = sorted(SHIPPED.glob("*.safetensors"))
+GATE = "smollm2-135m-relevance"
+REWARDS = [file for file in HEADS if file.stem != GATE]
 PAIRS = Path(__file__).parents[4] / "shared" / "data" / "hh_helpful" / "helpful-base.test.jsonl.gz"
 PROMPT = (("user", "How do I keep basil alive indoors?"),)
 ANSWERS = (
@@ -37,7 +39,7 @@ def model_of(head: str) -> Path:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("file", HEADS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", REWARDS, ids=lambda file: file.stem)
 def test_a_shipped_head_says_what_it_is(file: Path) -> None:
     head = RewardHead.load(file)
     assert file.stat().st_size < 10_000

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rewards import registry
 from rewards.base import Attempt, Outcome, RewardError, Verdict
-from rewards.compassion import Compassion, settle
+from rewards.compassion import Compassion, Gate, settle
 from rewards.compassion_rubric import NOBODY
 from rewards.squash import Squash
 from tests.unit.rewards import chat_server as server
@@ -43,7 +43,7 @@ def attempt(prompt: str, completion: str) -> Attempt:
 
 def ask(url: str, attempts: Sequence[Attempt], **settings: Any) -> Sequence[Verdict]:
     judge = {"base_url": url, "model": "m", "timeout_s": 20.0, "retries": 0, "max_concurrency": 1}
-    own = registry.settings_of("compassion", {"form": "judge", "judge": judge, **settings}, "term")
+    own = registry.settings_of("compassion", {"form": "judge", "judge": judge, "gate": "lexicon", **settings}, "term")
     reward = registry.build("compassion", own, "term")
     try:
         verdicts = reward.judge(attempts)
@@ -67,6 +67,7 @@ async def _await(verdicts: Any) -> Sequence[Verdict]:
         ({"pairs": "x.jsonl"}, "pairs="),
         ({"scale": 0.0}, "scale="),
         ({"max_length": 3}, "max_length="),
+        ({"gate_model": ""}, "gate_model="),
         ({"relevant_words": ["hen", " "]}, "relevant_words="),
         ({"apply": "sometimes"}, "apply="),
     ],
@@ -78,7 +79,7 @@ def test_settings_that_cannot_work_are_named(settings: dict[str, Any], key: str)
 
 def test_the_driver_learns_which_field_names_a_model() -> None:
     settings = registry.settings_of("compassion", {}, "term")
-    assert registry.model_fields(settings) == ["model"]
+    assert registry.model_fields(settings) == ["model", "gate_model"]
     assert settings.model == "smollm2-135m-compassion"
 
 
@@ -118,7 +119,8 @@ def test_whether_it_applies_depends_on_the_prompt_alone(completions: list[str]) 
             return [Verdict.valid(0.5) for _ in attempts]
 
     recorder, reward = Recorder(), object.__new__(Compassion)
-    reward._settings, reward._judge, reward._scores = Compassion.Settings(), None, recorder  # pyright: ignore
+    reward._settings, reward._scores = Compassion.Settings(gate=Gate.lexicon), recorder  # pyright: ignore
+    reward._judge = reward._gate = None  # pyright: ignore
     hens = reward.judge([attempt(HENS, text) for text in completions])
     sums = reward.judge([attempt(SUM, text) for text in completions])
     assert isinstance(hens, Sequence) and isinstance(sums, Sequence)
