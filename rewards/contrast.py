@@ -90,7 +90,7 @@ class Centroids:
             compassionate, indifferent, spread = (cast("Any", load_file)(file)[name] for name in _TENSORS)
         except (OSError, SafetensorError, LookupError) as error:
             raise RewardError(f"pairs='': {file} holds no centroids ({error}); set a file of pairs.") from error
-        center, scale = cast("list[float]", cast("Any", spread).tolist())
+        center, scale = spread.tolist()
         return cls(compassionate=compassionate, indifferent=indifferent, center=center, scale=scale)
 
     def save(self, file: Path) -> None:

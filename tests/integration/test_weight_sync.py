@@ -21,6 +21,7 @@ from grpo.models import resolve_model
 from grpo.packing import pack
 from grpo.records import Group, MicroBatch, TrainSequence
 from launch.configuration import load_config
+from launch.preparation import prepare_terms
 from tests.integration.runs import LEARNABLE
 
 pytestmark = pytest.mark.integration
@@ -71,7 +72,7 @@ def test_parity_before_and_after_a_sync_of_changed_weights(tmp_path: Path, tempe
     async def scenario() -> None:
         fleet, prompts, model_path = _session(config, tmp_path)
         try:
-            await fleet.launch(model_path)
+            await fleet.launch(model_path, prepare_terms(config))
             groups = await _sample(fleet, prompts)
             assert await _largest_difference(fleet, groups) <= 1e-3
             batch = _batch(groups, [1.0, -1.0, 1.0, -1.0])
@@ -98,7 +99,7 @@ def test_a_corrupted_bucket_is_detected_and_named(tmp_path: Path) -> None:
     async def scenario() -> None:
         fleet, _, model_path = _session(config, tmp_path)
         try:
-            await fleet.launch(model_path)
+            await fleet.launch(model_path, prepare_terms(config))
             (intact,) = await fleet.sync_weights(0)
             with pytest.raises(SyncError) as caught:
                 await fleet.sync_weights(1)

@@ -47,7 +47,8 @@ def _refused(kind: type[Exception], tmp_path: Path, *overrides: str) -> str:
 def test_good_input_is_accepted(tmp_path: Path) -> None:
     prepared = prepare(_config(tmp_path))
     prepared.close()
-    assert prepared.first_step == 1 and len(prepared.prompts) == 16
+    assert prepared.first_step == 1
+    assert len({prompt.task.task_id for prompt in prepared.prompts.take(16)}) == 16 and prepared.prompts.epoch == 1
 
 
 def test_missing_model_path(tmp_path: Path) -> None:
