@@ -10,6 +10,7 @@ import re
 from typing import Any, cast
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 _LONGEST_NUMBER = 400
 
 
@@ -26,7 +27,7 @@ def same_output(actual: str, expected: str, tolerance: float) -> tuple[bool, boo
 
     Args:
         tolerance: with one above 0, a line also agrees if its words do, pairwise, as text or as finite decimal
-            numbers no further apart than that, absolutely or relatively.
+            numbers no further apart than that, absolutely or relatively. Two whole numbers have to be equal.
     """
     ours, theirs = lines_of(actual), lines_of(expected)
     if ours == theirs:
@@ -59,7 +60,9 @@ def same_value(actual: Any, expected: Any, tolerance: float) -> bool:
             return False
         return all(same_value(ours[key], wanted[key], tolerance) for key in wanted)
     if type(expected) in (int, float) and kind in (int, float):
-        return actual == expected or (tolerance > 0 and _close(float(actual), float(expected), tolerance))
+        if actual == expected or tolerance <= 0 or kind is type(expected) is int:
+            return actual == expected
+        return _close(float(actual), float(expected), tolerance)
     return kind is type(expected) and kind in (str, bool, type(None)) and actual == expected
 
 
@@ -72,6 +75,8 @@ def _same_words(ours: list[str], theirs: list[str], tolerance: float) -> bool:
 def _same_number(one: str, other: str, tolerance: float) -> bool:
     if max(len(one), len(other)) > _LONGEST_NUMBER or not (_NUMBER.fullmatch(one) and _NUMBER.fullmatch(other)):
         return False
+    if _WHOLE.fullmatch(one) and _WHOLE.fullmatch(other):
+        return int(one) == int(other)  # a count that is off by one is wrong, however large it is
     return _close(float(one), float(other), tolerance)
 
 

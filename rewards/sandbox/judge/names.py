@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _USUAL_SHORT_NAMES = {"np": "numpy"}
+_BUILTINS = frozenset(dir(builtins))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +86,5 @@ def program_names(sources: Iterable[str], entry_point: str | None, own: Iterable
     sources = list(sources)
     declared = entry_names(entry_point)
     names = free_names(sources) - set(own) - set(module_names(sources))
-    others = names - set(dir(builtins))
+    others = names - _BUILTINS
     return declared | others if declared or others else names

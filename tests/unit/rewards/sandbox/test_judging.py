@@ -95,6 +95,9 @@ def test_names_that_mean_the_program() -> None:
         ("0x1p3", "8", 1.0, False),
         ("٣", "3", 1.0, False),
         ("9" * 500, "1" * 500, 1.0, False),
+        ("10000000", "10000001", 1e-6, False),
+        ("+7", "7", 1e-6, True),
+        ("10000000.0", "10000001", 1e-6, True),
     ],
 )
 def test_output(actual: str, expected: str, tolerance: float, same: bool) -> None:
@@ -129,6 +132,8 @@ def test_values(actual: Any, expected: Any, same: bool) -> None:
 
 def test_values_within_a_tolerance() -> None:
     assert same_value([0.1 + 0.2], [0.3], 1e-9)
+    assert same_value(10_000_000.0, 10_000_001, 1e-6)
+    assert not same_value(10_000_000, 10_000_001, 1e-6), "whole numbers are exact"
     assert not same_value([float("inf")], [1e308], 1e-1)
 
 
