@@ -1,8 +1,7 @@
 """The training loop.
 
 for each step:
-    prompts            <- next P tasks
-    groups             <- G completions of each prompt, sampled by the engines        (rollout)
+    groups             <- G completions of each of P prompts, sampled by the engines  (rollout)
     verdicts           <- every reward term on every completion, as groups arrive     (reward)
     advantages         <- rewards relative to their group
     policy             <- clipped, importance-weighted policy gradient update         (learner)
@@ -13,19 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
-from grpo.config import RunConfig
+from grpo.collection import make_collector
+from grpo.config import SYNC, RunConfig
 from grpo.data.prompts import Prompts
 from grpo.errors import KeelError, RewardsFailedError, TrainingError
 from grpo.fleet import Fleet
 from grpo.kernels.objective import has_kl_reward
-from grpo.records import JudgedGroup, Prompt, ScoredGroup
+from grpo.records import JudgedGroup, ScoredGroup
 from grpo.reference_kl import kl_penalties, plan_reference_pass
 from grpo.report.display import Display
 from grpo.report.failures import failed_terms, write_failures
@@ -35,8 +33,10 @@ from grpo.report.run_directory import RunDirectory
 from grpo.report.warnings import look_wrong
 from grpo.reward_worker import TermSpec
 from grpo.run_state import CheckpointWriter, RunState, identity, rotate
+from grpo.schedule.intake import Intake
+from grpo.schedule.staleness import staleness
 from grpo.scoring import score_groups, step_micro_batches
-from grpo.step_metrics import merge_reports, rollout_metrics
+from grpo.step_metrics import merge_reports, rollout_metrics, staleness_metrics
 
 T = TypeVar("T")
 #: Consecutive steps without a finite gradient after which training ends.
@@ -50,13 +50,14 @@ class Interrupted(Exception):
 
 
 class Controller:
-    """One run: workers that are up, a stream of prompts, a directory to write to."""
+    """One run: workers that are up, a stream of prompts and the account of it, a directory to write to."""
 
     def __init__(
         self,
         config: RunConfig,
         fleet: Fleet,
         prompts: Prompts,
+        intake: Intake,
         directory: RunDirectory,
         display: Display,
         terms: Mapping[str, TermSpec],
@@ -67,7 +68,8 @@ class Controller:
         self._terms = terms
         self._fleet = fleet
         self._prompts = prompts
-        self._committed = prompts.state()
+        self._intake = intake
+        self._collector = make_collector(config, fleet, intake, display, finished_steps=first_step - 1)
         self._directory = directory
         self._display = display
         self._step = first_step - 1  # steps finished
@@ -103,6 +105,8 @@ class Controller:
         except KeelError:
             await self._rescue()
             raise
+        finally:
+            await self._collector.close()
         # The engines end while the checkpoint is written: they need seconds, and someone is waiting for the prompt.
         ending = asyncio.ensure_future(self._fleet.end_sampling())
         if self._saved_step != self._step:
@@ -127,53 +131,42 @@ class Controller:
             await self._unless_stopped(self._fleet.on_learners("load", str(checkpoint)))
         # Also at the very start, where nothing has changed yet: a channel that does not work is found out here.
         await self._unless_stopped(self._fleet.sync_weights(self._step))
+        await self._unless_stopped(self._collector.start())
         self._display.note(f"Workers are up after {time.perf_counter() - started:.0f} s")
 
     async def _one_step(self, step: int) -> None:
-        config, started = self._config, time.perf_counter()
-        prompts = self._prompts.take(config.rollout.prompts_per_step)
-        scored, waits = await self._unless_stopped(self._collect(prompts, step))
+        started = time.perf_counter()
+        judged, waits = await self._unless_stopped(self._collector.collect(step))
+        scoring_started = time.perf_counter()
+        self._check_rewards(step, judged)
+        scored = await self._unless_stopped(self._score(judged))
+        self._check_staleness(step, scored)
         packed = time.perf_counter()
         self._learning = True
         learned = await self._learn(scored)
         self._learning = False
         learner_s = time.perf_counter() - packed
         # The weights have changed: from here on the step counts, also when a stop is asked for.
-        self._step, self._committed = step, self._prompts.state()
+        self._step = step
+        sampling = self._intake.commit(judged)
+        queues = self._collector.metrics()
         sync_started = time.perf_counter()
         self._display.phase("sync", 0, 0)
+        await self._collector.quiesce()
         received = await self._fleet.sync_weights(step)
+        self._collector.advance(step)
         sync_s = time.perf_counter() - sync_started
         metrics = rollout_metrics(scored, self._prompts.domains) | learned | {"epoch": self._prompts.epoch}
         slowest = max(received, key=lambda update: update.transfer_s + update.load_s)
         metrics |= {"sync/transfer_s": slowest.transfer_s, "sync/load_s": slowest.load_s}
-        times = {"rollout": waits["rollout"], "reward": waits["reward"], "learner": learner_s, "sync": sync_s}
+        metrics |= staleness_metrics(scored, step) | sampling | queues
+        times = {
+            "rollout": waits.rollout_s,
+            "reward": waits.reward_s + packed - scoring_started,
+            "learner": learner_s,
+            "sync": sync_s,
+        }
         self._record(step, scored, metrics, times, started)
-
-    async def _collect(self, prompts: list[Prompt], step: int) -> tuple[list[ScoredGroup], dict[str, float]]:
-        """Sample, judge and score; groups are judged while others are still being sampled.
-
-        Returns:
-            Groups in the order of their prompts, and the seconds waited for sampling and, after it, for rewards.
-        """
-        started, done, total = time.perf_counter(), 0, len(prompts)
-        judging: list[asyncio.Task[JudgedGroup]] = []
-        try:
-            self._display.phase("sampling", 0, total)
-            async for group in self._fleet.generate(prompts, _engine_seeds(self._config, step)):
-                judging.append(asyncio.create_task(self._fleet.rewards.judge(group)))
-                done += 1
-                self._display.phase("sampling", done, total)
-            sampled = time.perf_counter()
-            self._display.phase("reward", sum(t.done() for t in judging), total)
-            judged = sorted(await asyncio.gather(*judging), key=lambda j: j.group.prompt.uid)
-            self._check_rewards(step, judged)
-            scored = await self._score(judged)
-        finally:
-            for task in judging:
-                task.cancel()
-        waits = {"rollout": sampled - started, "reward": time.perf_counter() - sampled}
-        return scored, waits
 
     def _check_rewards(self, step: int, judged: list[JudgedGroup]) -> None:
         """Pause the run where a term failed on too much of the step: its evidence is written, the step is dropped."""
@@ -186,6 +179,16 @@ class Controller:
                 f"step {step} is not trained on: {'; '.join(map(str, broken))}. That is more than "
                 f"reward.max_failed_share={limit:g}. The failed verdicts are in {evidence}. Mend the cause, or raise "
                 f"that key, and go on with {_resume_hint(self._step, self._directory)}."
+            )
+
+    def _check_staleness(self, step: int, scored: Sequence[ScoredGroup]) -> None:
+        """The schedule makes sure of this; a completion that is too old would be trained on in silence."""
+        limit = self._config.schedule.staleness
+        oldest = min(c.first_policy_version for s in scored for c in s.group.completions)
+        if staleness(step, oldest) > limit:
+            raise TrainingError(
+                f"step {step} was given a completion of policy version {oldest}, which is older than "
+                f"schedule.max_staleness={limit} allows. This is an error in Keel; please report it."
             )
 
     async def _score(self, judged: list[JudgedGroup]) -> list[ScoredGroup]:
@@ -242,7 +245,9 @@ class Controller:
         """Write the step down: rollouts, metrics, display, warnings."""
         write_rollouts(self._directory.rollout_file(step), step, scored)
         metrics |= {f"time/{stage}_s": seconds for stage, seconds in times.items()}
-        metrics["rollout/tokens_per_s"] = metrics["rollout/num_tokens"] / max(times["rollout"], 1e-9)
+        # A stream is sampled all the time; what the step waited for it says nothing of its rate.
+        sampling_s = times["rollout"] if self._config.schedule.mode is SYNC else time.perf_counter() - started
+        metrics["rollout/tokens_per_s"] = metrics["rollout/num_tokens"] / max(sampling_s, 1e-9)
         metrics["learner/tokens_per_s"] = metrics["learner/num_tokens"] / max(times["learner"], 1e-9)
         metrics["time/step_s"] = time.perf_counter() - started
         metrics["time/idle_s"] = metrics["time/step_s"] - sum(times.values())
@@ -268,7 +273,7 @@ class Controller:
         self._display.phase("checkpoint", 0, 0)
         writer = CheckpointWriter(self._directory.checkpoints, self._step)
         await self._fleet.on_learners("save", str(writer.directory))
-        state = RunState(step=self._step, prompts=self._committed, identity=identity(self._config))
+        state = RunState(step=self._step, prompts=self._intake.state(), identity=identity(self._config))
         final = await asyncio.to_thread(writer.commit, state)
         rotate(self._directory.checkpoints, self._config.keep_checkpoints)
         self._saved_step = self._step
@@ -295,9 +300,3 @@ class Controller:
 def _resume_hint(finished: int, directory: RunDirectory) -> str:
     """How to go on: from the checkpoint that a failing run saves, or from the start where nothing is finished yet."""
     return f"the same command and resume={directory.path}" if finished else "the same command"
-
-
-def _engine_seeds(config: RunConfig, step: int) -> list[int]:
-    """A seed for each engine, a function of run seed, step and engine alone, so that a resumed run draws the same."""
-    workers = range(config.rollout.num_workers)
-    return [int(np.random.SeedSequence([config.seed, step, w]).generate_state(1)[0]) for w in workers]

@@ -39,12 +39,16 @@ _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 class Fleet:
-    """All workers of one run. Start it with `launch`, end it with `shutdown`."""
+    """All workers of one run. Start it with `launch`, end it with `shutdown`.
+
+    Attributes:
+        log_dir: where each worker writes its log.
+    """
 
     def __init__(self, config: RunConfig, device: str, log_dir: Path) -> None:
         self._config = config
         self._device = device
-        self._log_dir = log_dir
+        self.log_dir = log_dir
         self._names: dict[ActorProxy[Any], str] = {}
         self.learners: list[ActorProxy[Any]] = []
         self.rollouts: list[ActorProxy[Any]] = []
@@ -74,7 +78,7 @@ class Fleet:
         except TimeoutError:
             raise WorkerError(
                 f"the workers were not up after cluster.startup_timeout_s={limit:g} s. What they were doing is in "
-                f"{self._log_dir}. Raise it for a large model on a slow disk."
+                f"{self.log_dir}. Raise it for a large model on a slow disk."
             ) from None
         await self._connect(manifests[0])
 
@@ -126,11 +130,20 @@ class Fleet:
         except TimeoutError:
             raise WorkerError(
                 f"no group was finished for rollout.timeout_s={self._config.rollout.timeout_s:g} s. The engines' logs "
-                f"are in {self._log_dir}. Raise it for very long completions."
+                f"are in {self.log_dir}. Raise it for very long completions."
             ) from None
         finally:
             for task in tasks:
                 task.cancel()
+
+    async def sample(self, worker: int, prompt: Prompt) -> Group:
+        """Sample one group on the rollout worker of an index, among whatever else it decodes."""
+        actor = self.rollouts[worker]
+        return await self._call(self._names[actor], actor.sample.remote(prompt))
+
+    async def seed(self, seeds: Sequence[int]) -> None:
+        """Seed every rollout worker's sampler."""
+        await self._all(self.rollouts, [w.seed.remote(s) for w, s in zip(self.rollouts, seeds, strict=True)])
 
     async def reference_logprobs(self, batches: Sequence[Sequence[MicroBatch]]) -> list[list[FloatArray]]:
         """Logprobs of the loss tokens under the reference, [rank][micro-batch] -> [L] each."""
@@ -172,7 +185,7 @@ class Fleet:
         except TimeoutError:
             raise SyncError(
                 f"weight sync of policy version {policy_version} took over {limit:g} s (2 x sync.timeout_s). "
-                f"See the logs in {self._log_dir}."
+                f"See the logs in {self.log_dir}."
             ) from None
         sent, received = results[0], results[len(self.learners) :]
         for index, updates in enumerate(received):
@@ -269,7 +282,7 @@ class Fleet:
                 else "DEFAULT",
                 runtime_env={"env_vars": environment} if environment else None,
             )
-            actor = options.remote(*arguments(index, str(self._log_dir / f"{kind}_{index}.log")))
+            actor = options.remote(*arguments(index, str(self.log_dir / f"{kind}_{index}.log")))
             self._names[actor] = f"{kind}_{index}"
             return actor
 
@@ -295,7 +308,7 @@ class Fleet:
             return WorkerError(f"{name} failed:\n{error}")
         if isinstance(error, RayActorError):
             time.sleep(0.2)  # let the dying process finish its log
-            log = self._log_dir / f"{name}.log"
+            log = self.log_dir / f"{name}.log"
             cause = last_traceback(log.read_text(errors="replace")) if log.exists() else ""
             return WorkerError(f"{name} died: {error}\n{cause}\nWhole log: {log}")
         return error

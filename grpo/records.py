@@ -76,15 +76,25 @@ class Completion:
         token_ids: sampled tokens, the stop token included where one was sampled, [T].
         behavior_logprobs: log-probability of each token under the engine's tempered distribution, nats, [T].
         text: decoded tokens without special tokens and without the stop string.
-        first_policy_version, last_policy_version: weights in force at the first and the last token.
+        version_spans: (policy version, number of tokens) in order: which weights sampled which tokens. One span unless
+            weights arrived while it was being decoded.
     """
 
     token_ids: IntArray
     behavior_logprobs: FloatArray
     text: str
     finish_reason: FinishReason
-    first_policy_version: int
-    last_policy_version: int
+    version_spans: tuple[tuple[int, int], ...]
+
+    @property
+    def first_policy_version(self) -> int:
+        """Weights that sampled the first token."""
+        return self.version_spans[0][0]
+
+    @property
+    def last_policy_version(self) -> int:
+        """Weights that sampled the last token."""
+        return self.version_spans[-1][0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -86,6 +86,15 @@ def score_groups(
     ]
 
 
+def group_has_signal(
+    judged: JudgedGroup, weights: TermWeights, config: AlgorithmConfig, *, max_new_tokens: int
+) -> bool:
+    """Whether any weighted term tells a group's completions apart, as `score_groups` will say, but for the KL."""
+    penalties = [[0.0] * len(judged.group.completions)] if has_kl_reward(config) else None
+    scored = score_groups([judged], weights, config, max_new_tokens=max_new_tokens, kl_penalties=penalties)
+    return scored[0].has_signal
+
+
 def _overlong(judged: JudgedGroup, share: float, max_new_tokens: int) -> list[float]:
     lengths = torch.tensor([len(c.token_ids) for c in judged.group.completions])
     buffer = max(1, round(share * max_new_tokens))

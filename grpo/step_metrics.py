@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from grpo.records import FinishReason, ScoredGroup, StepReport
+from grpo.schedule.staleness import staleness
 from rewards.base import Outcome, Verdict
 
 
@@ -39,6 +40,17 @@ def rollout_metrics(groups: Sequence[ScoredGroup], domains: Sequence[str] = ()) 
         for domain in domains:
             metrics |= _domain_metrics([s for s in groups if s.group.prompt.task.domain == domain], domain, len(groups))
     return metrics
+
+
+def staleness_metrics(groups: Sequence[ScoredGroup], step: int) -> dict[str, float]:
+    """How old the tokens are that `step` trains on, in updates; see `grpo.schedule.staleness`."""
+    completions = [c for scored in groups for c in scored.group.completions]
+    tokens = np.concatenate([np.full(n, staleness(step, v)) for c in completions for v, n in c.version_spans])
+    return {
+        "staleness/mean": float(tokens.mean()) if len(tokens) else 0.0,
+        "staleness/max": float(max(staleness(step, c.first_policy_version) for c in completions)),
+        "staleness/mixed_share": _share([len(c.version_spans) > 1 for c in completions]),
+    }
 
 
 def _domain_metrics(groups: Sequence[ScoredGroup], domain: str, num_groups: int) -> dict[str, float]:

@@ -15,6 +15,7 @@ from grpo.report.display import Display, RunPlan, make_display
 from grpo.report.run_directory import RunDirectory
 from grpo.reward_worker import TermSpec
 from grpo.run_state import find_checkpoint, load_state
+from grpo.schedule.intake import Intake
 from launch.configuration import as_yaml
 from rewards import registry
 
@@ -26,6 +27,7 @@ class Prepared:
     device: str
     model_path: Path
     prompts: Prompts
+    intake: Intake
     terms: dict[str, TermSpec]
     checkpoint: Path | None
     first_step: int
@@ -59,8 +61,9 @@ def prepare(config: RunConfig) -> Prepared:
     tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=config.model.trust_remote_code)
     prompts = make_prompts(sources, tokenizer, config.data, seed=config.seed)
     _check_domains(config, prompts)
+    intake = Intake(config, prompts)
     if state is not None:
-        prompts.restore(state.prompts)
+        intake.restore(state.prompts)
     finished_steps = state.step if state is not None else 0
     directory = RunDirectory.claim(
         Path(config.output_dir),
@@ -83,6 +86,7 @@ def prepare(config: RunConfig) -> Prepared:
         device=device,
         model_path=model_path,
         prompts=prompts,
+        intake=intake,
         terms=terms,
         checkpoint=checkpoint,
         first_step=finished_steps + 1,

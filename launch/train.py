@@ -120,7 +120,14 @@ async def _run(config: RunConfig, prepared: Prepared) -> bool:
         fleet = Fleet(config, prepared.device, directory.path.resolve() / "logs")
         try:
             controller = Controller(
-                config, fleet, prepared.prompts, directory, display, prepared.terms, first_step=prepared.first_step
+                config,
+                fleet,
+                prepared.prompts,
+                prepared.intake,
+                directory,
+                display,
+                prepared.terms,
+                first_step=prepared.first_step,
             )
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, controller.request_stop)

@@ -37,8 +37,7 @@ def make_completion(
         behavior_logprobs=np.asarray([-0.5] * len(token_ids) if logprobs is None else logprobs, dtype=np.float32),
         text=" ".join(map(str, token_ids)),
         finish_reason=finish_reason,
-        first_policy_version=0,
-        last_policy_version=0,
+        version_spans=((0, len(token_ids)),),
     )
 
 

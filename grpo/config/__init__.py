@@ -22,11 +22,15 @@ from grpo.config.data import DataConfig, DataSchema, Prefill, SourceConfig
 from grpo.config.model import Dtype, ModelConfig
 from grpo.config.reward import KL_TERM, OVERLONG_TERM, RewardConfig, TermConfig
 from grpo.config.run import RunConfig
+from grpo.config.schedule import ASYNC, ONE_STEP_OFF, SYNC, InFlight, ScheduleConfig, ScheduleMode
 from grpo.config.workers import ClusterConfig, Device, LearnerConfig, LRSchedule, RolloutConfig, SyncConfig
 
 __all__ = [
+    "ASYNC",
     "KL_TERM",
+    "ONE_STEP_OFF",
     "OVERLONG_TERM",
+    "SYNC",
     "AdvantageKind",
     "Aggregation",
     "AlgorithmConfig",
@@ -36,6 +40,7 @@ __all__ = [
     "Device",
     "Dtype",
     "Importance",
+    "InFlight",
     "KLEstimator",
     "KLPlacement",
     "LRSchedule",
@@ -48,6 +53,8 @@ __all__ = [
     "RewardConfig",
     "RolloutConfig",
     "RunConfig",
+    "ScheduleConfig",
+    "ScheduleMode",
     "SourceConfig",
     "Surrogate",
     "SyncConfig",

@@ -9,6 +9,7 @@ from grpo.config.checks import at_least
 from grpo.config.data import DataConfig
 from grpo.config.model import ModelConfig
 from grpo.config.reward import RewardConfig
+from grpo.config.schedule import ScheduleConfig
 from grpo.config.workers import ClusterConfig, LearnerConfig, RolloutConfig, SyncConfig
 from grpo.errors import ConfigError
 
@@ -33,6 +34,7 @@ class RunConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:

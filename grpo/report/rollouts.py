@@ -34,6 +34,7 @@ _COLUMNS: dict[str, Any] = {
     "finish_reason": pa.string(),
     "first_policy_version": pa.int64(),
     "last_policy_version": pa.int64(),
+    "version_spans": pa.list_(pa.list_(pa.int64(), 2)),
     "reward": pa.float32(),
     "advantage": pa.float32(),
 }
@@ -84,6 +85,7 @@ def _rows(step: int, scored: ScoredGroup, terms: Sequence[str]) -> Iterator[dict
             "finish_reason": completion.finish_reason.value,
             "first_policy_version": completion.first_policy_version,
             "last_policy_version": completion.last_policy_version,
+            "version_spans": [list(span) for span in completion.version_spans],
             "reward": _null_if_nan(scored.rewards[index]),
             "advantage": float(scored.advantages[index]),
         }

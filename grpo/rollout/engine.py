@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from grpo.config import RunConfig
+from grpo.config import InFlight, RunConfig
 from grpo.errors import WorkerError
 from grpo.records import Completion, FinishReason, Group, Prompt, WeightManifest, WeightUpdate
+from grpo.rollout.versions import version_spans
 from grpo.sync.channel import Endpoint
 
 T = TypeVar("T")
+_DRAIN_S = 0.01
 
 
 def engine_environment(device: str, threads: int) -> dict[str, str]:
@@ -53,9 +55,12 @@ class Engine:
 
         self._config = config.rollout
         self._max_length = config.model.max_length
+        self._recomputes = config.schedule.in_flight is InFlight.recompute
         self._worker = worker
         self._requests = 0
         self.policy_version = 0
+        #: Of each request that is decoding: (policy version, tokens it had when that arrived), oldest first.
+        self._versions: dict[str, list[tuple[int, int]]] = {}
         self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_args(config, model_path, device)))
         self._stop_token_ids = _tokens_containing(self._llm.get_tokenizer(), self._config.stop)
 
@@ -66,8 +71,8 @@ class Engine:
         prompts, weights and seed give the same groups. The members of a group find their prompt in the prefix cache.
         """
         await self._alive(self._llm.pause_generation(mode="keep", clear_cache=False))
-        await self._alive(self._llm.collective_rpc("keel_seed", args=(seed,)))
-        requests = [(prompt, [await self._add(prompt) for _ in range(self._config.group_size)]) for prompt in prompts]
+        await self.seed(seed)
+        requests = [(prompt, await self._add_group(prompt)) for prompt in prompts]
         tasks = [asyncio.create_task(self._group(prompt, members)) for prompt, members in requests]
         await self._alive(self._llm.resume_generation())
         try:
@@ -75,13 +80,19 @@ class Engine:
                 yield await finished
         finally:
             # Reached early when the caller gives up: the engine must not go on with what nobody waits for.
-            unfinished = [t for t in tasks if not t.done()]
-            for task in unfinished:
+            for task in tasks:
                 task.cancel()
-            if unfinished:
-                await self._llm.abort(
-                    [member.request_id for _, members in requests for member in members], internal=True
-                )
+
+    async def seed(self, seed: int) -> None:
+        """Seed the sampler."""
+        await self._alive(self._llm.collective_rpc("keel_seed", args=(seed,)))
+
+    async def sample(self, prompt: Prompt) -> Group:
+        """Sample one group among whatever else is being decoded; new weights may arrive meanwhile."""
+        return await self._group(prompt, await self._add_group(prompt))
+
+    async def _add_group(self, prompt: Prompt) -> list[Any]:
+        return [await self._add(prompt) for _ in range(self._config.group_size)]
 
     async def _add(self, prompt: Prompt) -> Any:
         """Put one request into the scheduler; returns where its output will appear."""
@@ -100,17 +111,28 @@ class Engine:
             logprobs=0,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        token_ids: Any = {"prompt_token_ids": prompt.token_ids.tolist()}
-        return await self._alive(self._llm.add_request(f"{prompt.uid}-{self._requests}", token_ids, params))
+        # While requests are running vLLM can't empty its prefix cache. The salt keeps what old weights computed from
+        # requests that begin under new ones.
+        version = self.policy_version
+        inputs: Any = {"prompt_token_ids": prompt.token_ids.tolist(), "cache_salt": f"policy {version}"}
+        member = await self._alive(self._llm.add_request(f"{prompt.uid}-{self._requests}", inputs, params))
+        self._versions[member.request_id] = [(version, 0)]
+        return member
 
     async def _group(self, prompt: Prompt, members: Sequence[Any]) -> Group:
-        started, first_version = time.perf_counter(), self.policy_version
+        started = time.perf_counter()
         completions: list[Completion] = []
-        cached = 0
-        for member in members:
-            output = await self._alive(member.get())
-            cached += output.num_cached_tokens or 0
-            completions.append(_completion(output.outputs[0], first_version, self.policy_version))
+        cached, ids = 0, [member.request_id for member in members]
+        try:
+            for member in members:
+                output = await self._alive(member.get())
+                cached += output.num_cached_tokens or 0
+                completions.append(_completion(output.outputs[0], self._versions[member.request_id]))
+        finally:
+            if len(completions) < len(members):  # nobody waits for the rest
+                await self._llm.abort(ids[len(completions) :], internal=True)
+            for request_id in ids:
+                self._versions.pop(request_id, None)
         return Group(
             prompt=prompt,
             completions=tuple(completions),
@@ -128,13 +150,30 @@ class Engine:
         await self._llm.collective_rpc("keel_join_channel", args=(packed, first_rank, local_host))
 
     async def receive_weights(self, policy_version: int) -> list[WeightUpdate]:
-        """Take one update in all of the engine's processes and forget prefixes computed with the old weights."""
+        """Take one update in all of the engine's processes, in the middle of whatever is being decoded.
+
+        Unfinished completions go on afterwards from the tokens they have. Their keys and values stay, or are computed
+        anew under the new weights (`schedule.in_flight`).
+        """
         await self._alive(self._llm.pause_generation(mode="keep", clear_cache=False))
         packed = await self._alive(self._llm.collective_rpc("keel_receive", args=(policy_version,)))
-        await self._alive(self._llm.reset_prefix_cache())
-        await self._alive(self._llm.resume_generation())
+        lengths = await self._lengths() if self._versions else {}
+        await self._alive(self._llm.reset_prefix_cache(reset_running_requests=self._recomputes))
         self.policy_version = policy_version
+        for request_id, num_tokens in lengths.items():
+            self._versions[request_id].append((policy_version, num_tokens))
+        await self._alive(self._llm.resume_generation())
         return [pickle.loads(update) for update in packed]
+
+    async def _lengths(self) -> dict[str, int]:
+        """Tokens of every unfinished completion, by request. The engine is paused."""
+        # What was decoded last is on its way through this process.
+        while not self._llm.engine_core.outputs_queue.empty():
+            await asyncio.sleep(_DRAIN_S)
+        await asyncio.sleep(_DRAIN_S)
+        found: dict[str, int] = (await self._alive(self._llm.collective_rpc("keel_output_lengths")))[0]
+        unfinished = self._llm.output_processor.request_states.keys() & self._versions.keys()
+        return {request_id: found.get(request_id, 0) for request_id in unfinished}
 
     async def _alive(self, work: Awaitable[T]) -> T:
         """The result of `work`.
@@ -197,7 +236,7 @@ def _tokens_containing(tokenizer: Any, stops: Sequence[str]) -> list[int]:
     return [i for i, text in enumerate(texts) if any(stop in text for stop in stops)]
 
 
-def _completion(output: Any, first_version: int, last_version: int) -> Completion:
+def _completion(output: Any, versions: Sequence[tuple[int, int]]) -> Completion:
     token_ids = list(output.token_ids)
     logprobs = [step[token].logprob for step, token in zip(output.logprobs, token_ids, strict=True)]
     return Completion(
@@ -205,6 +244,5 @@ def _completion(output: Any, first_version: int, last_version: int) -> Completio
         behavior_logprobs=np.asarray(logprobs, dtype=np.float32),
         text=output.text,
         finish_reason=FinishReason(output.finish_reason if output.finish_reason in ("stop", "length") else "aborted"),
-        first_policy_version=first_version,
-        last_policy_version=last_version,
+        version_spans=version_spans(versions, len(token_ids)),
     )

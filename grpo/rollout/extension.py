@@ -60,6 +60,16 @@ class WeightReceiver:
         )
         return pickle.dumps(update)
 
+    def keel_output_lengths(self) -> dict[str, int]:
+        """Tokens sampled so far, for every request this process decodes. Exact only while the engine is paused."""
+        runner = self.model_runner
+        requests = getattr(runner, "requests", None)
+        if requests is not None:
+            return {request_id: len(state.output_token_ids) for request_id, state in requests.items()}
+        states = runner.req_states  # of vLLM's second model runner
+        totals = states.total_len.gpu.tolist()
+        return {i: totals[row] - int(states.prompt_len.np[row]) for i, row in states.req_id_to_index.items()}
+
     def keel_seed(self, seed: int) -> None:
         """Seed the sampler's global generator (per-request seeds crash vLLM 0.32 on CPU)."""
         torch.manual_seed(seed)

@@ -50,6 +50,14 @@ class RolloutWorker:
         async for group in self._required.generate(prompts, seed):
             yield group
 
+    async def sample(self, prompt: Prompt) -> Group:
+        """See `Engine.sample`."""
+        return await self._required.sample(prompt)
+
+    async def seed(self, seed: int) -> None:
+        """See `Engine.seed`."""
+        await self._required.seed(seed)
+
     async def join_channel(self, endpoint: Endpoint, first_rank: int, manifest: WeightManifest) -> None:
         """Connect the engine to the weight channel; its processes take the ranks from `first_rank` on."""
         await self._required.join_channel(endpoint, first_rank, node_address(self._config), manifest)

@@ -71,8 +71,7 @@ def _scored_group(
             behavior_logprobs=np.full(4 + index, -0.5, dtype=np.float32),
             text=text,
             finish_reason=FinishReason.LENGTH if index else FinishReason.STOP,
-            first_policy_version=2,
-            last_policy_version=3,
+            version_spans=((2, 1), (3, 3 + index)),
         )
         for index, text in enumerate(texts)
     )

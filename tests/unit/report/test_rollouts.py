@@ -30,6 +30,7 @@ def test_one_row_a_completion(tmp_path: Path, scored_group: GroupMaker) -> None:
     assert first["token_ids"] == [0, 1, 2, 3]
     assert first["behavior_logprobs"] == [-0.5] * 4
     assert (first["finish_reason"], first["first_policy_version"], first["last_policy_version"]) == ("stop", 2, 3)
+    assert first["version_spans"] == [[2, 1], [3, 3]]
     assert (first["reward"], first["advantage"], first["unit_tests"]) == (1.0, 0.25, 1.0)
     assert (failed["reward"], failed["unit_tests"], failed["unit_tests_outcome"]) == (None, None, "failed")
     assert failed["unit_tests_reason"] == "sandbox died"
