@@ -19,6 +19,8 @@ from grpo.errors import ConfigError
 
 #: How long a placement may take before it is reported as impossible, seconds.
 PLACEMENT_TIMEOUT_S = 60.0
+#: Of a completion on its way to the learner: id (8), logprob (4), text (about 4), and the same again in a Ray message.
+BYTES_PER_TOKEN = 32
 
 
 def resolve_device(config: RunConfig) -> str:
@@ -66,6 +68,26 @@ def check_resources(config: RunConfig, device: str) -> None:
         gpus |= {f"{name}.num_workers x gpus_per_worker": t.num_workers * t.gpus_per_worker for name, t in own.items()}
         there = torch.cuda.device_count() if config.cluster.num_gpus is None else config.cluster.num_gpus
         _compare("cluster.num_gpus", gpus, there, "GPUs")
+
+
+def check_buffer(config: RunConfig) -> None:
+    """Compare what may wait between engines and learner with the memory of this machine, where it waits.
+
+    Raises:
+        ConfigError: it would not fit.
+    """
+    groups = (config.schedule.staleness + 1) * config.rollout.prompts_per_step
+    completions = groups * config.rollout.group_size
+    needed = completions * config.model.max_length * BYTES_PER_TOKEN
+    there = psutil.virtual_memory().available
+    if needed > there:
+        raise ConfigError(
+            "schedule.max_staleness",
+            config.schedule.staleness,
+            f"{completions:,} completions of up to model.max_length={config.model.max_length:,} tokens may wait at a "
+            f"time, {needed / 2**30:.1f} GiB; this machine has {there / 2**30:.1f} GiB free",
+            "Lower it, rollout.prompts_per_step, rollout.group_size or model.max_length.",
+        )
 
 
 def _compare(field: str, parts: dict[str, float], available: float, what: str) -> None:

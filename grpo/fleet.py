@@ -136,10 +136,14 @@ class Fleet:
             for task in tasks:
                 task.cancel()
 
-    async def sample(self, worker: int, prompt: Prompt) -> Group:
-        """Sample one group on the rollout worker of an index, among whatever else it decodes."""
+    async def sample(self, worker: int, prompt: Prompt) -> Group | None:
+        """Sample one group on the rollout worker of an index, among whatever else it decodes. None: aborted."""
         actor = self.rollouts[worker]
         return await self._call(self._names[actor], actor.sample.remote(prompt))
+
+    def abort(self, worker: int, uid: int) -> None:
+        """Have a rollout worker give up the group of a prompt; its `sample` then returns None."""
+        self.rollouts[worker].abort.remote(uid)
 
     async def seed(self, seeds: Sequence[int]) -> None:
         """Seed every rollout worker's sampler."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from grpo.cluster import check_resources, resolve_device
+from grpo.cluster import check_buffer, check_resources, resolve_device
 from grpo.config import ModelConfig, RunConfig
 from grpo.data.draw import make_prompts, open_sources
 from grpo.data.prompts import Prompts
@@ -50,6 +50,7 @@ def prepare(config: RunConfig) -> Prepared:
     assert config.output_dir is not None
     device = resolve_device(config)
     check_resources(config, device)
+    check_buffer(config)
     terms = prepare_terms(config)
     checkpoint = find_checkpoint(config.resume) if config.resume is not None else None
     state = load_state(checkpoint, config) if checkpoint is not None else None

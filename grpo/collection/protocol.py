@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from grpo.config import RunConfig
+from grpo.errors import WorkerError
 from grpo.records import JudgedGroup
 
 
@@ -19,6 +22,14 @@ class Waits:
 
     rollout_s: float = 0.0
     reward_s: float = 0.0
+
+
+def nothing_finished(config: RunConfig, log_dir: Path) -> WorkerError:
+    """What to say after `rollout.timeout_s` without a sign of life."""
+    return WorkerError(
+        f"nothing was sampled or judged for rollout.timeout_s={config.rollout.timeout_s:g} s. The workers' logs are in "
+        f"{log_dir}. Raise it for very long completions."
+    )
 
 
 class Collector(Protocol):

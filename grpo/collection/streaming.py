@@ -6,9 +6,8 @@ import asyncio
 import time
 
 from grpo.collection.lockstep import engine_seeds
-from grpo.collection.protocol import Waits
+from grpo.collection.protocol import Waits, nothing_finished
 from grpo.config import ONE_STEP_OFF, RunConfig
-from grpo.errors import WorkerError
 from grpo.fleet import Fleet
 from grpo.records import JudgedGroup, Prompt
 from grpo.report.display import Display
@@ -43,6 +42,7 @@ class StreamingCollector:
         self._changed = asyncio.Event()
         self._failure: Exception | None = None
         self._is_quiet = False
+        self._num_aborted = 0
 
     async def start(self) -> None:
         """Give every engine random numbers of its own, and begin."""
@@ -55,6 +55,8 @@ class StreamingCollector:
         assert scheduler.next_step == step
         while (batch := scheduler.take()) is None:
             self._show()
+            for uid in scheduler.overdue() if self._config.schedule.over_sample else ():
+                self._fleet.abort(self._balance.worker_of(uid), uid)
             is_sampling, started = scheduler.num_in_flight > 0, time.perf_counter()
             await self._event()
             waited = time.perf_counter() - started
@@ -89,9 +91,11 @@ class StreamingCollector:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def metrics(self) -> dict[str, float]:
-        """Lengths of the queues now."""
-        scheduler = self._scheduler
+        """Lengths of the queues now, and what was aborted since the last call."""
+        scheduler, aborted = self._scheduler, self._num_aborted
+        self._num_aborted = 0
         return {
+            "schedule/num_aborted": float(aborted),
             "schedule/num_in_flight": float(scheduler.num_in_flight),
             "schedule/num_judging": float(scheduler.num_open - scheduler.num_in_flight),
             "schedule/num_ready": float(scheduler.num_ready),
@@ -111,6 +115,9 @@ class StreamingCollector:
         """One group, from the engine to the queue of the learner."""
         try:
             group = await self._fleet.sample(worker, prompt)
+            if group is None:
+                self._give_up(prompt)
+                return
             self._balance.done(prompt.uid, sum(len(c.token_ids) for c in group.completions))
             self._scheduler.sampled(prompt.uid)
             self._moved()
@@ -121,6 +128,14 @@ class StreamingCollector:
                 self._scheduler.drop(prompt.uid)
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for the next step
             self._failure = self._failure or error
+        self._moved()
+
+    def _give_up(self, prompt: Prompt) -> None:
+        """It was aborted: nothing of it is kept, the prompt is drawn again."""
+        self._num_aborted += 1
+        self._balance.done(prompt.uid)
+        self._scheduler.drop(prompt.uid)
+        self._intake.hand_back(prompt)
         self._moved()
 
     def _moved(self) -> None:
@@ -135,10 +150,7 @@ class StreamingCollector:
             try:
                 await asyncio.wait_for(self._changed.wait(), limit)
             except TimeoutError:
-                raise WorkerError(
-                    f"nothing was sampled or judged for rollout.timeout_s={limit:g} s. The workers' logs are in "
-                    f"{self._fleet.log_dir}. Raise it for very long completions."
-                ) from None
+                raise nothing_finished(self._config, self._fleet.log_dir) from None
         if self._failure is not None:
             raise self._failure
 

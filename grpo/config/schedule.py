@@ -36,6 +36,9 @@ class ScheduleConfig:
     max_staleness: int | None = None  #: updates between a completion's oldest token and the step that trains on it
     in_flight: InFlight = InFlight.keep  #: keys and values of unfinished completions under new weights
     max_groups_per_worker: int | None = None  #: groups handed to an engine at a time; null: rollout.max_num_seqs' worth
+    over_sample: float = (
+        0.0  #: above 0, a step does not wait for its slowest groups; sync: share of groups sampled more
+    )
     replace_without_signal: bool = False  #: sample fresh prompts for groups whose reward terms do not vary
     max_replacements: float = 4.0  #: groups dropped for that before a step takes them after all, per group of a step
     retire_pass_rate: float | None = None  #: tasks that pass at this rate are not drawn again
@@ -44,6 +47,7 @@ class ScheduleConfig:
         at_least("schedule", self, 0, "max_staleness")
         at_least("schedule", self, 1, "max_groups_per_worker")
         positive("schedule", self, "max_replacements")
+        within("schedule", self, 0, 4, "over_sample")
         if self.retire_pass_rate is not None:
             within("schedule", self, 0.01, 1, "retire_pass_rate")
         fixed = _IMPLIED_STALENESS.get(self.mode)

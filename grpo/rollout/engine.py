@@ -61,6 +61,7 @@ class Engine:
         self.policy_version = 0
         #: Of each request that is decoding: (policy version, tokens it had when that arrived), oldest first.
         self._versions: dict[str, list[tuple[int, int]]] = {}
+        self._sampling: dict[int, asyncio.Task[Group]] = {}  # by the prompt's uid
         self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_args(config, model_path, device)))
         self._stop_token_ids = _tokens_containing(self._llm.get_tokenizer(), self._config.stop)
 
@@ -87,9 +88,24 @@ class Engine:
         """Seed the sampler."""
         await self._alive(self._llm.collective_rpc("keel_seed", args=(seed,)))
 
-    async def sample(self, prompt: Prompt) -> Group:
-        """Sample one group among whatever else is being decoded; new weights may arrive meanwhile."""
+    async def sample(self, prompt: Prompt) -> Group | None:
+        """Sample one group among whatever else is being decoded; new weights may arrive meanwhile. None: aborted."""
+        work = asyncio.create_task(self._sample(prompt))
+        self._sampling[prompt.uid] = work
+        try:
+            await asyncio.wait({work})
+            return None if work.cancelled() else work.result()
+        finally:
+            work.cancel()
+            del self._sampling[prompt.uid]
+
+    async def _sample(self, prompt: Prompt) -> Group:
         return await self._group(prompt, await self._add_group(prompt))
+
+    def abort(self, uid: int) -> None:
+        """Give up the group of prompt `uid`, if it is not done."""
+        if uid in self._sampling:
+            self._sampling[uid].cancel()
 
     async def _add_group(self, prompt: Prompt) -> list[Any]:
         return [await self._add(prompt) for _ in range(self._config.group_size)]

@@ -50,9 +50,13 @@ class RolloutWorker:
         async for group in self._required.generate(prompts, seed):
             yield group
 
-    async def sample(self, prompt: Prompt) -> Group:
+    async def sample(self, prompt: Prompt) -> Group | None:
         """See `Engine.sample`."""
         return await self._required.sample(prompt)
+
+    async def abort(self, uid: int) -> None:
+        """See `Engine.abort`."""
+        self._required.abort(uid)
 
     async def seed(self, seed: int) -> None:
         """See `Engine.seed`."""

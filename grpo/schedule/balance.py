@@ -48,6 +48,10 @@ class Balance:
         if num_tokens is not None:
             self.expected_tokens += _SMOOTHING * (num_tokens / self.group_size - self.expected_tokens)
 
+    def worker_of(self, uid: int) -> int:
+        """Where group `uid` is."""
+        return self._given[uid][0]
+
     def outstanding(self) -> tuple[float, ...]:
         """Tokens each worker has left, by its expectation."""
         return tuple(self._work)

@@ -108,6 +108,12 @@ class Scheduler(Generic[T]):
         self.next_step += 1
         return taken
 
+    def overdue(self) -> list[int]:
+        """Groups in flight that alone keep the next step waiting. Whoever will not wait aborts and drops them."""
+        if len(self._ready) < self.limits.groups_per_step or not self._due.get(self.next_step):
+            return []
+        return sorted(uid for uid in self._in_flight if self._deadlines[uid] == self.next_step)
+
     def expired(self) -> list[T]:
         """Take out what no step may train on any more. Nothing, unless more became ready than `expected_share` said."""
         late: list[T] = []

@@ -11,10 +11,13 @@ import pytest
 
 from grpo import config as schema
 from grpo.config import (
+    ASYNC,
+    ONE_STEP_OFF,
     AdvantageKind,
     AlgorithmConfig,
     ClusterConfig,
     DataConfig,
+    InFlight,
     KLPlacement,
     LearnerConfig,
     Mixture,
@@ -22,6 +25,7 @@ from grpo.config import (
     RewardConfig,
     RolloutConfig,
     RunConfig,
+    ScheduleConfig,
     SyncConfig,
 )
 from grpo.errors import ConfigError, KeelError
@@ -93,6 +97,14 @@ REFUSED = [
     *((LearnerConfig, "learner", {name: 1.0}, name) for name in ("beta1", "beta2")),  # AdamW refuses it
     (SyncConfig, "sync", {"bucket_mib": 0}, "bucket_mib"),
     (SyncConfig, "sync", {"timeout_s": 0}, "timeout_s"),
+    (ScheduleConfig, "schedule", {"max_staleness": -1}, "max_staleness"),
+    (ScheduleConfig, "schedule", {"max_staleness": 1}, "max_staleness"),  # of mode sync
+    (ScheduleConfig, "schedule", {"max_staleness": 2, "mode": ONE_STEP_OFF}, "max_staleness"),
+    (ScheduleConfig, "schedule", {"max_staleness": 0, "mode": ASYNC}, "max_staleness"),
+    (ScheduleConfig, "schedule", {"max_groups_per_worker": 0}, "max_groups_per_worker"),
+    (ScheduleConfig, "schedule", {"max_replacements": 0}, "max_replacements"),
+    (ScheduleConfig, "schedule", {"over_sample": -0.1}, "over_sample"),
+    (ScheduleConfig, "schedule", {"retire_pass_rate": 0.0}, "retire_pass_rate"),
     (ClusterConfig, "cluster", {"num_cpus": 0}, "num_cpus"),
     (ClusterConfig, "cluster", {"num_gpus": -1}, "num_gpus"),
     (ClusterConfig, "cluster", {"object_store_mib": 79}, "object_store_mib"),
@@ -278,3 +290,10 @@ def test_enums_are_spelled_as_they_are_named():
     assert len(enums) >= 9
     for member in (m for e in enums for m in e):
         assert member.name == member.value
+
+
+def test_unfinished_completions_are_a_matter_of_async():
+    with pytest.raises(ConfigError, match=r"^schedule.in_flight='recompute': .* schedule.mode=sync. Drop it"):
+        ScheduleConfig(in_flight=InFlight.recompute)
+    assert ScheduleConfig(mode=ASYNC, in_flight=InFlight.recompute).staleness == 2
+    assert ScheduleConfig(mode=ONE_STEP_OFF).staleness == 1

@@ -51,6 +51,12 @@ def test_good_input_is_accepted(tmp_path: Path) -> None:
     assert len({prompt.task.task_id for prompt in prepared.prompts.take(16)}) == 16 and prepared.prompts.epoch == 1
 
 
+def test_more_waiting_than_memory(tmp_path: Path) -> None:
+    overrides = ["schedule.mode=async", "schedule.max_staleness=1000000", "rollout.prompts_per_step=100000"]
+    message = _refused(ConfigError, tmp_path, *overrides)
+    assert message.startswith("schedule.max_staleness=1000000: ") and "GiB free" in message and "Lower it" in message
+
+
 def test_missing_model_path(tmp_path: Path) -> None:
     message = _refused(ModelError, tmp_path, f"model.path={tmp_path}/nowhere")
     assert "model.path" in message and "nowhere" in message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,18 +28,20 @@ class World:
     draw: Callable[[], float]  #: a random number in [0, 1)
     share_without_signal: float = 0.0
     share_lost: float = 0.0
+    aborts: bool = False  #: a step does not wait for its slowest groups
     now: float = 0.0
     began_with: dict[int, int] = field(default_factory=dict[int, int])
     trained: list[list[tuple[int, int]]] = field(default_factory=list[list[tuple[int, int]]])
     dropped: list[int] = field(default_factory=list[int])
     again: list[int] = field(default_factory=list[int])
+    tries: Counter[int] = field(default_factory=Counter[int])
     drawn: int = 0
-    events: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    events: list[tuple[float, int, Callable[[], object]]] = field(default_factory=list)
     numbers: int = 0
     is_learning: bool = False
     peak_outstanding: int = 0
 
-    def at(self, delay: float, event: Callable[[], None]) -> None:
+    def at(self, delay: float, event: Callable[[], object]) -> None:
         self.numbers += 1
         heapq.heappush(self.events, (self.now + delay, self.numbers, event))
 
@@ -56,8 +59,14 @@ class World:
             self.scheduler.admit(uid)
             self.began_with[uid] = self.scheduler.policy_version
             long_tail = 30.0 if self.draw() < 0.1 else 1.0
-            self.at(self.draw() * long_tail, lambda uid=uid: self.sampled(uid))
+            self.at(
+                self.draw() * long_tail, lambda uid=uid, n=self.tries[uid]: n == self.tries[uid] and self.sampled(uid)
+            )
         self.peak_outstanding = max(self.peak_outstanding, self.scheduler.num_open + self.scheduler.num_ready)
+        for uid in self.scheduler.overdue() if self.aborts and not self.is_learning else ():
+            self.scheduler.drop(uid)
+            self.again.append(uid)
+            self.tries[uid] += 1  # nothing arrives of what was aborted
         if not self.is_learning and (batch := self.scheduler.take()) is not None:
             self.again += self.scheduler.expired()
             self.is_learning = True
@@ -94,15 +103,18 @@ def limits(per_step: int, max_staleness: int, steps: int, max_in_flight: int = 1
     max_in_flight=st.integers(1, 40),
     without_signal=st.sampled_from([0.0, 0.3, 0.8]),
     lost=st.sampled_from([0.0, 0.2]),
+    aborts=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=400, deadline=None)
 def test_random_schedules(
-    per_step: int, max_staleness: int, max_in_flight: int, without_signal: float, lost: float, seed: int
+    per_step: int, max_staleness: int, max_in_flight: int, without_signal: float, lost: float, aborts: bool, seed: int
 ) -> None:
     steps = 8
     scheduler = Scheduler[int](limits(per_step, max_staleness, steps, max_in_flight))
-    world = World(scheduler, random.Random(seed).random, share_without_signal=without_signal, share_lost=lost)
+    world = World(
+        scheduler, random.Random(seed).random, share_without_signal=without_signal, share_lost=lost, aborts=aborts
+    )
     world.run()
     assert [len(batch) for batch in world.trained] == [per_step] * steps, "it came to a standstill"
     for number, batch in enumerate(world.trained):
