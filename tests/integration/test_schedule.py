@@ -56,7 +56,9 @@ def test_logprobs_of_completions_that_span_updates(tmp_path: Path, in_flight: In
         async def sample_on() -> None:
             while True:
                 (prompt,) = prompts.take(1)
-                groups.append(await fleet.sample(0, prompt))
+                group = await fleet.sample(0, prompt)
+                assert group is not None
+                groups.append(group)
 
         try:
             await fleet.launch(model_path, prepare_terms(config))
