@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grpo.cluster import check_buffer, check_resources, resolve_device
-from grpo.config import ModelConfig, RunConfig
+from grpo.config import Importance, ModelConfig, RatioTo, RunConfig
 from grpo.data.draw import make_prompts, open_sources
 from grpo.data.prompts import Prompts
 from grpo.errors import ConfigError, ModelError
@@ -76,6 +76,11 @@ def prepare(config: RunConfig) -> Prepared:
         display.note(line)
     if prompts.num_dropped:
         display.note(f"{prompts.num_dropped} prompts are longer than data.max_prompt_tokens and were left out.")
+    if config.schedule.staleness and not _corrects_staleness(config):
+        display.warn(
+            f"schedule.mode={config.schedule.mode.value} trains on completions of older policies, and "
+            "algorithm.importance=none corrects nothing. Set algorithm.importance=token_truncate."
+        )
     plan = RunPlan(
         experiment=config.experiment,
         model=config.model.path,
@@ -126,6 +131,11 @@ def _reward_model(model: str | None, key: str) -> str | None:
         return str(resolve_model(ModelConfig(path=model)))
     except ModelError as error:
         raise ModelError(str(error).replace("model.path", key)) from error
+
+
+def _corrects_staleness(config: RunConfig) -> bool:
+    """Whether the loss weighs tokens by how far the policy has moved since they were sampled."""
+    return config.algorithm.importance is not Importance.none or config.algorithm.ratio_to is RatioTo.behavior
 
 
 def _check_domains(config: RunConfig, prompts: Prompts) -> None:

@@ -76,14 +76,20 @@ def _truncation(metrics: Mapping[str, float]) -> Iterator[str]:
 
 
 def _mismatch(metrics: Mapping[str, float], updates_per_step: int) -> Iterator[str]:
+    stale = metrics.get("staleness/max", 0.0)
     deviation = metrics.get("learner/ratio_max_deviation", 0.0)
-    if updates_per_step == 1 and deviation > MAX_RATIO_DEVIATION:
+    if updates_per_step == 1 and not stale and deviation > MAX_RATIO_DEVIATION:
         yield (
             f"The ratio is off 1 by {format_number(deviation)} though the step is on-policy: engine and learner give "
             "the same token other probabilities. Check rollout.engine_args, or use float32 parameters."
         )
     divergence = metrics.get("learner/kl_behavior_policy", 0.0)
-    if divergence > MAX_KL_BEHAVIOR_POLICY:
+    if divergence > MAX_KL_BEHAVIOR_POLICY and stale:
+        yield (
+            f"KL(behavior||policy) is {format_number(divergence)} nats a token with completions up to {stale:g} updates "
+            "old: the policy moves faster than that allows. Lower learner.lr or schedule.max_staleness."
+        )
+    elif divergence > MAX_KL_BEHAVIOR_POLICY:
         yield (
             f"KL(behavior||policy) is {format_number(divergence)} nats a token: engine and learner disagree. Check "
             "that model.rollout_dtype equals model.param_dtype, top_p is 1 and top_k is -1, and the weight sync."

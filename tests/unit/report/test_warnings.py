@@ -66,3 +66,10 @@ def test_term_absent_from_every_task_is_no_fault() -> None:
     metrics = {"reward/style/mean": math.nan, "reward/style/absent": 8.0, "reward/style/failed": 0.0}
     assert look_wrong(metrics, []) == []
     assert look_wrong(metrics | {"reward/style/absent": 0.0}, []) != []
+
+
+def test_old_completions_are_another_matter(step_metrics: MetricsMaker) -> None:
+    metrics = step_metrics(3) | {"learner/ratio_max_deviation": 5.0, "learner/kl_behavior_policy": 0.2}
+    (message,) = look_wrong(metrics | {"staleness/max": 2.0}, [])
+    assert "up to 2 updates old" in message and "schedule.max_staleness" in message
+    assert len(look_wrong(metrics | {"staleness/max": 0.0}, [])) == 2
