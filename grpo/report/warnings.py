@@ -86,8 +86,8 @@ def _mismatch(metrics: Mapping[str, float], updates_per_step: int) -> Iterator[s
     divergence = metrics.get("learner/kl_behavior_policy", 0.0)
     if divergence > MAX_KL_BEHAVIOR_POLICY and stale:
         yield (
-            f"KL(behavior||policy) is {format_number(divergence)} nats a token with completions up to {stale:g} updates "
-            "old: the policy moves faster than that allows. Lower learner.lr or schedule.max_staleness."
+            f"KL(behavior||policy) is {format_number(divergence)} nats a token with completions up to {stale:g} "
+            "updates old: the policy moves faster than that allows. Lower learner.lr or schedule.max_staleness."
         )
     elif divergence > MAX_KL_BEHAVIOR_POLICY:
         yield (
