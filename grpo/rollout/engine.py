@@ -254,7 +254,8 @@ class Engine:
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY)
         prompt: Any = {"prompt_token_ids": list(token_ids)}
         member = await self._alive(self._llm.add_request(f"probe-{self._requests}", prompt, params))
-        scored = (await self._alive(member.get())).prompt_logprobs
+        output: Any = await self._alive(member.get())
+        scored = output.prompt_logprobs
         pairs = zip(scored[1:], token_ids[1:], strict=True)
         return np.asarray([entry[token].logprob for entry, token in pairs], dtype=np.float32)
 

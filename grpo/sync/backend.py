@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch.distributed as dist
 from torch import Tensor
 
 from grpo.records import WeightManifest
-from grpo.sync.channel import Channel
+from grpo.sync.channel import Channel, Transfer
 from grpo.sync.packing import empty_bucket, place, views
 
 
@@ -82,7 +81,7 @@ class BroadcastSender:
     def __init__(self, channel: Channel, manifest: WeightManifest) -> None:
         self._channel = channel
         self._manifest = manifest
-        self._in_flight: tuple[dist.Work, Tensor] | None = None
+        self._in_flight: tuple[Transfer, Tensor] | None = None
 
     def begin(self, order: Order) -> None:
         """See `Sender`."""
@@ -122,9 +121,9 @@ class BroadcastReceiver:
         buckets = self._manifest.buckets
         pending = self._request(0)
         for number, bucket in enumerate(buckets):
-            flat, work = pending
+            flat, transfer = pending
             self._channel.enter(f"receiving {place(self._manifest, number)}")
-            self._channel.finish(work)
+            self._channel.finish(transfer)
             if number + 1 < len(buckets):
                 pending = self._request(number + 1)
             yield Arrival(tensors=views(flat, bucket), num_bytes=flat.nbytes)
@@ -134,6 +133,6 @@ class BroadcastReceiver:
         """See `Receiver`."""
         self._channel.close()
 
-    def _request(self, number: int) -> tuple[Tensor, dist.Work]:
+    def _request(self, number: int) -> tuple[Tensor, Transfer]:
         flat = empty_bucket(self._manifest.buckets[number], self._channel.device)
         return flat, self._channel.broadcast(flat)

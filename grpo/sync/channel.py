@@ -35,6 +35,23 @@ class Endpoint:
     generation: int = 0
 
 
+class Transfer:
+    """One broadcast under way. It does not keep the channel open: tracebacks may hold it long after a failure."""
+
+    def __init__(self, work: dist.Work) -> None:
+        self.work: dist.Work | None = work
+
+    def is_completed(self) -> bool:
+        """Whether it is over, well or not."""
+        return self.work is None or self.work.is_completed()
+
+    def wait(self) -> None:
+        """Block until it is over. Raises RuntimeError where it failed, timed out, or the channel was closed."""
+        if self.work is None:
+            raise RuntimeError("the channel is closed")
+        self.work.wait()
+
+
 def serve_store(host: str, timeout_s: float) -> dist.TCPStore:
     """Open the rendezvous store on a free port of `host` (the sender's side)."""
     return dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout_s))
@@ -80,6 +97,7 @@ class Channel:
         self.rank = rank
         self.phase = "joining"
         self._endpoint = endpoint
+        self._transfers: set[Transfer] = set()
         timeout = timedelta(seconds=endpoint.timeout_s)
         try:
             self._store = store or dist.TCPStore(endpoint.host, endpoint.port, is_master=False, timeout=timeout)
@@ -103,17 +121,21 @@ class Channel:
         with suppress(RuntimeError):  # a store that is gone shows itself in the transfer
             self._store.set(_phase_key(self._endpoint.generation, self.rank), phase)
 
-    def broadcast(self, flat: Tensor) -> dist.Work:
+    def broadcast(self, flat: Tensor) -> Transfer:
         """Start sending (rank 0) or receiving `flat`; wait on the result with `finish`."""
         options = dist.BroadcastOptions()
         options.rootRank = 0
         options.rootTensor = 0
+        if self._group is None:
+            raise SyncError(f"weight sync, rank {self.rank}: the channel is closed")
         try:
-            return self._group.broadcast([flat], options)
+            transfer = Transfer(self._group.broadcast([flat], options))
         except RuntimeError as error:
             raise self._failed(error) from error
+        self._transfers.add(transfer)
+        return transfer
 
-    def finish(self, work: dist.Work) -> None:
+    def finish(self, transfer: Transfer) -> None:
         """Wait for one transfer.
 
         Raises:
@@ -121,22 +143,28 @@ class Channel:
         """
         try:
             if self.device.type == "cuda":
-                self._await_card(work)
-            work.wait()
+                self._await_card(transfer)
+            transfer.wait()
         except RuntimeError as error:
             raise self._failed(error) from error
+        self._transfers.discard(transfer)
 
     def close(self) -> None:
-        """Leave. Those who still wait for this rank then fail at once instead of at their time-out."""
-        with suppress(RuntimeError):
-            self._group.abort()
+        """Leave, for good. Those who still wait for this rank then fail at once instead of at their time-out."""
+        group, self._group = self._group, None
+        if group is not None and self.device.type == "cuda":
+            with suppress(RuntimeError):
+                group.abort()
+        # Gloo's connections close with the last reference to the group or to work of it; its abort() leaves them open.
+        for transfer in self._transfers:
+            transfer.work = None
+        self._transfers.clear()
 
-    def _await_card(self, work: dist.Work) -> None:
+    def _await_card(self, transfer: Transfer) -> None:
         # NCCL's wait only orders streams. A host that then waits for the device would never come back from a dead peer.
         deadline = time.monotonic() + self._endpoint.timeout_s
-        while not work.is_completed():
+        while not transfer.is_completed():
             if time.monotonic() > deadline:
-                self.close()
                 raise RuntimeError(f"not done after {self._endpoint.timeout_s:g} s")
             time.sleep(_POLL_S)
 

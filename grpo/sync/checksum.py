@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import xxhash
 from torch import Tensor
@@ -26,7 +28,8 @@ def checksum(tensor: Tensor) -> int:
     """
     if tensor.device.type != "cpu":
         return weighted_sum(tensor)
-    unsigned = xxhash.xxh3_64_intdigest(_bytes_of(tensor).numpy())
+    content: Any = _bytes_of(tensor).numpy()  # a buffer, which numpy's stub does not say before Python 3.12
+    unsigned = xxhash.xxh3_64_intdigest(content)
     return unsigned - (1 << 64) if unsigned >= 1 << 63 else unsigned
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from grpo.errors import SyncError
 from grpo.records import WeightManifest
 from grpo.sync.backend import Arrival, Order
-from grpo.sync.channel import Channel
+from grpo.sync.channel import Channel, Transfer
 from grpo.sync.packing import empty_flat, num_elements, place, views
 
 _POSITION_BYTES = torch.int32.itemsize
@@ -46,7 +45,7 @@ def pack_changes(new: Tensor, positions: Tensor) -> Tensor:
         new: flat, at most 2^31 - 1 elements.
         positions: [n], those that changed.
     """
-    values = new[positions]
+    values = new.view(_WORDS[new.dtype.itemsize])[positions]
     packed = empty_flat(len(positions) * (_POSITION_BYTES + new.dtype.itemsize), torch.uint8, new.device)
     split = len(positions) * _POSITION_BYTES
     packed[:split].view(torch.int32).copy_(positions)
@@ -57,8 +56,9 @@ def pack_changes(new: Tensor, positions: Tensor) -> Tensor:
 def apply_changes(held: Tensor, packed: Tensor) -> None:
     """Write what `pack_changes` packed into a flat tensor, in place."""
     split = len(packed) // (_POSITION_BYTES + held.dtype.itemsize) * _POSITION_BYTES
-    positions, values = packed[:split].view(torch.int32).long(), packed[split:].view(held.dtype)
-    held.index_copy_(0, positions.to(held.device), values.to(held.device))
+    word = _WORDS[held.dtype.itemsize]  # not every floating point type can be indexed
+    positions, values = packed[:split].view(torch.int32).long(), packed[split:].view(word)
+    held.view(word).index_copy_(0, positions.to(held.device), values.to(held.device))
 
 
 class DeltaSender:
@@ -72,7 +72,7 @@ class DeltaSender:
         self._last: list[Tensor | None] = [None] * len(manifest.buckets)
         self._base = -1  #: serial of the update that the receivers hold; -1: nobody knows
         self._since_full = 0
-        self._in_flight: tuple[dist.Work, Tensor] | None = None
+        self._in_flight: tuple[Transfer, Tensor] | None = None
 
     def begin(self, order: Order) -> None:
         """See `Sender`."""

@@ -51,9 +51,11 @@ def tolerance(*dtypes: Dtype) -> float:
 
 
 def largest_difference(engine: FloatArray, learner: FloatArray) -> float:
-    """Over the tokens of the probe, [T - 1] each; infinite where one side is not a number."""
-    difference = np.abs(np.asarray(engine, dtype=np.float64) - np.asarray(learner, dtype=np.float64)).max()
-    return float(difference) if np.isfinite(difference) else float("inf")
+    """Over the tokens of the probe, [T - 1] each; infinite where one is not finite."""
+    first, second = np.asarray(engine, dtype=np.float64), np.asarray(learner, dtype=np.float64)
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return float("inf")
+    return float(np.abs(first - second).max())
 
 
 def first_different(sent: Mapping[str, int], held: Sequence[Mapping[str, int]]) -> tuple[str, int] | None:

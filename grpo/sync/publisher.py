@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,7 +104,8 @@ class Publisher:
         for spec in bucket:
             parameter = self._parameters[spec.name]
             if isinstance(parameter, DTensor):
-                parameter = parameter.to(self._wire_dtype).full_tensor()
+                rounded: Any = parameter.to(self._wire_dtype)
+                parameter = rounded.full_tensor()
             if flat is not None:
                 targets[spec.name].copy_(parameter)
         return flat

@@ -41,7 +41,10 @@ class Subscriber:
             if arrival.num_changed is not None:
                 self._compared.append((arrival.num_changed, sum(t.numel() for _, t in arrival.tensors)))
             self._transfer_s += time.perf_counter() - started
-            yield from arrival.tensors
+            tensors = arrival.tensors
+            del arrival  # or its buffer would still be held while the next but one is asked for
+            while tensors:
+                yield tensors.pop(0)
 
     def abandon(self) -> None:
         """Give up the update in hand, so that nobody waits for this receiver."""

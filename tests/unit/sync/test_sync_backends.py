@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,9 @@ def test_a_receiver_that_leaves_fails_the_others_at_once_and_a_new_channel_works
         def stay():
             return dict(ends.subscribers[0].receive(order(1)))
 
+        started = time.monotonic()
         sent, received, left = together([lambda: ends.publisher.publish(order(1)), stay, leave])
+        assert time.monotonic() - started < 15, "somebody waited for the time-out of 30 s"
         assert left is None
         assert isinstance(sent, SyncError) or isinstance(received, SyncError)
         for error in (sent, received):

@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 
 from grpo.config import Dtype
+from grpo.records import FloatArray
 from grpo.sync.probe import first_different, largest_difference, mismatch, probe_batch, probe_tokens, tolerance
 
 
+def floats(values: list[float]) -> FloatArray:
+    return np.asarray(values, dtype=np.float32)
+
+
 def test_the_largest_difference_and_what_is_not_a_number():
-    assert largest_difference(np.float32([-1.0, -2.0]), np.float32([-1.5, -1.75])) == 0.5
-    assert largest_difference(np.float32([-1.0, math.nan]), np.float32([-1.0, -2.0])) == math.inf
-    assert largest_difference(np.float32([-math.inf]), np.float32([-math.inf])) == math.inf
+    assert largest_difference(floats([-1.0, -2.0]), floats([-1.5, -1.75])) == 0.5
+    assert largest_difference(floats([-1.0, math.nan]), floats([-1.0, -2.0])) == math.inf
+    assert largest_difference(floats([-math.inf]), floats([-math.inf])) == math.inf
 
 
 def test_the_coarser_type_sets_the_tolerance():
