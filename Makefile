@@ -1,6 +1,6 @@
 # The two commands: `make train` and `make test`. Both set up what they need first.
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format lock clean
+.PHONY: help setup train test test-all compat lint format lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -22,6 +22,9 @@ test: lint ## lint, then every test but those marked gpu or slow
 
 test-all: lint ## lint, then every test this machine can run
 	$(BIN)/pytest $(ARGS)
+
+compat: setup ## the engine contract against the releases of vLLM in ARGS (default: 0.28.0 0.32.0); needs PyPI
+	tests/compat/run.sh $(ARGS)
 
 lint: setup ## ruff, pyright and the import rules
 	$(BIN)/ruff check .

@@ -36,7 +36,7 @@ from grpo.run_state import CheckpointWriter, RunState, identity, rotate
 from grpo.schedule.intake import Intake
 from grpo.schedule.staleness import staleness
 from grpo.scoring import score_groups, step_micro_batches
-from grpo.step_metrics import merge_reports, rollout_metrics, staleness_metrics
+from grpo.step_metrics import merge_reports, rollout_metrics, staleness_metrics, sync_metrics
 
 T = TypeVar("T")
 #: Consecutive steps without a finite gradient after which training ends.
@@ -132,7 +132,8 @@ class Controller:
         # Also at the very start, where nothing has changed yet: a channel that does not work is found out here.
         await self._unless_stopped(self._fleet.sync_weights(self._step))
         await self._unless_stopped(self._collector.start())
-        self._display.note(f"Workers are up after {time.perf_counter() - started:.0f} s")
+        by = self._fleet.sync_backend
+        self._display.note(f"Workers are up after {time.perf_counter() - started:.0f} s; weights travel by {by}")
 
     async def _one_step(self, step: int) -> None:
         started = time.perf_counter()
@@ -157,9 +158,7 @@ class Controller:
         self._collector.advance(step)
         sync_s = time.perf_counter() - sync_started
         metrics = rollout_metrics(scored, self._prompts.domains) | learned | {"epoch": self._prompts.epoch}
-        slowest = max(received, key=lambda update: update.transfer_s + update.load_s)
-        metrics |= {"sync/transfer_s": slowest.transfer_s, "sync/load_s": slowest.load_s}
-        metrics |= staleness_metrics(scored, step) | sampling | queues
+        metrics |= sync_metrics(received) | staleness_metrics(scored, step) | sampling | queues
         times = {
             "rollout": waits.rollout_s,
             "reward": waits.reward_s + packed - scoring_started,

@@ -16,15 +16,14 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from grpo.cluster import num_cores, reserve
 from grpo.config import RunConfig
-from grpo.errors import KeelError, SyncError, WorkerError
+from grpo.errors import KeelError, WorkerError
 from grpo.learner.worker import LearnerWorker
-from grpo.records import FloatArray, Group, MicroBatch, Prompt, StepReport, WeightUpdate
+from grpo.records import FloatArray, Group, MicroBatch, Prompt, StepReport, WeightManifest, WeightUpdate
 from grpo.reward_stage import RewardStage, kill, plan_pools
 from grpo.reward_worker import RewardWorker, TermSpec
 from grpo.rollout.engine import engine_environment
 from grpo.rollout.worker import RolloutWorker
-from grpo.sync.channel import Endpoint
-from grpo.sync.publisher import verify
+from grpo.sync.delivery import Delivery
 from grpo.worker_process import last_traceback
 from rewards.base import RewardError
 
@@ -53,6 +52,7 @@ class Fleet:
         self.learners: list[ActorProxy[Any]] = []
         self.rollouts: list[ActorProxy[Any]] = []
         self.rewards = RewardStage(config.reward, config.cluster.startup_timeout_s)
+        self._delivery: Delivery | None = None
 
     async def launch(self, model_path: Path, terms: Mapping[str, TermSpec]) -> None:
         """Create all workers, load the model everywhere and connect the weight channel.
@@ -82,17 +82,20 @@ class Fleet:
             ) from None
         await self._connect(manifests[0])
 
-    async def _connect(self, manifest: object) -> None:
-        size = self._config.rollout.tensor_parallel_size
-        host, port = await self._call("learner_0", self.learners[0].serve_channel.remote())
-        endpoint = Endpoint(
-            host=host,
-            port=port,
-            world_size=1 + size * len(self.rollouts),
-            timeout_s=self._config.sync.timeout_s,
+    async def _connect(self, manifest: WeightManifest) -> None:
+        self._delivery = Delivery(
+            self._config,
+            learners={self._names[worker]: worker for worker in self.learners},
+            rollouts={self._names[worker]: worker for worker in self.rollouts},
+            call=self._call,
+            run_directory=self.log_dir.parent,
         )
-        joins = [w.join_channel.remote(endpoint, 1 + size * i, manifest) for i, w in enumerate(self.rollouts)]
-        await self._all([self.learners[0], *self.rollouts], [self.learners[0].join_channel.remote(endpoint), *joins])
+        await self._delivery.connect(manifest)
+
+    @property
+    def sync_backend(self) -> str:
+        """How weights travel, once the workers are up."""
+        return self._delivery.backend.value if self._delivery else self._config.sync.backend.value
 
     async def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> AsyncIterator[Group]:
         """Sample a group for every prompt, spread over the rollout workers; groups come as they finish.
@@ -172,30 +175,17 @@ class Fleet:
             worker.interrupt.remote()
 
     async def sync_weights(self, policy_version: int) -> list[WeightUpdate]:
-        """Learner to engines: send, load, and compare checksums of every tensor in every engine process.
+        """Learner to engines: send, load, compare checksums of every tensor in every engine process; see `Delivery`.
 
         Returns:
             The account of every engine process; all checksums are those of what the learner sent.
 
         Raises:
             SyncError: something arrived late, not at all or different; names worker, phase or tensor.
+            WorkerError: a worker died.
         """
-        sends = [w.publish.remote(policy_version) for w in self.learners]
-        loads = [w.receive_weights.remote(policy_version) for w in self.rollouts]
-        # Each side gives up by itself; twice the limit of a phase covers both phases of the slower side.
-        limit = 2 * self._config.sync.timeout_s
-        try:
-            results = await asyncio.wait_for(self._all([*self.learners, *self.rollouts], [*sends, *loads]), limit)
-        except TimeoutError:
-            raise SyncError(
-                f"weight sync of policy version {policy_version} took over {limit:g} s (2 x sync.timeout_s). "
-                f"See the logs in {self.log_dir}."
-            ) from None
-        sent, received = results[0], results[len(self.learners) :]
-        for index, updates in enumerate(received):
-            for process, update in enumerate(updates):
-                verify(sent, update, f"rollout worker {index}, process {process}")
-        return [update for updates in received for update in updates]
+        assert self._delivery is not None, "launch() connects"
+        return await self._delivery.deliver(policy_version)
 
     async def on_learners(self, method: str, *arguments: object) -> list[Any]:
         """Call a collective method on every learner rank."""
@@ -214,6 +204,8 @@ class Fleet:
         await self.end_sampling()
         learners, self.learners = self.learners, []
         kill(learners)
+        if self._delivery is not None:
+            self._delivery.close()
 
     def _create(self, terms: Mapping[str, TermSpec]) -> None:
         config, on_gpu = self._config, self._device == "cuda"

@@ -338,9 +338,17 @@ class WeightUpdate:
         checksums: checksum of every tensor by name, as sent or as received.
         transfer_s: seconds on the wire, gathering included.
         load_s: seconds the engine took to load (0 on the sending side).
+        num_bytes: that arrived (0 on the sending side).
+        changed_share: of the elements that the sender compared with the last update, those that differ; None where it
+            compared none.
+        probe_max_abs_difference: nats; largest difference between engine and learner over the tokens of the probe;
+            None where this update was not probed.
     """
 
     policy_version: int
     checksums: Mapping[str, int]
     transfer_s: float
     load_s: float
+    num_bytes: int = 0
+    changed_share: float | None = None
+    probe_max_abs_difference: float | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from grpo.records import FinishReason, ScoredGroup, StepReport
+from grpo.records import FinishReason, ScoredGroup, StepReport, WeightUpdate
 from grpo.schedule.staleness import staleness
 from rewards.base import Outcome, Verdict
 
@@ -116,4 +116,23 @@ def merge_reports(reports: Sequence[StepReport]) -> dict[str, float]:
     metrics = dict(reports[0].metrics)
     metrics["learner/num_tokens"] = float(sum(r.num_tokens for r in reports))
     metrics["learner/compute_s"] = max(r.compute_s for r in reports)
+    return metrics
+
+
+def sync_metrics(received: Sequence[WeightUpdate]) -> dict[str, float]:
+    """``sync/`` quantities of one weight sync: of the engine process that took longest, and what all share.
+
+    Args:
+        received: the account of every engine process.
+    """
+    slowest = max(received, key=lambda update: update.transfer_s + update.load_s)
+    metrics = {
+        "sync/transfer_s": slowest.transfer_s,
+        "sync/load_s": slowest.load_s,
+        "sync/num_bytes": float(slowest.num_bytes),
+    }
+    if slowest.changed_share is not None:
+        metrics["sync/changed_share"] = slowest.changed_share
+    if slowest.probe_max_abs_difference is not None:
+        metrics["sync/probe_max_abs_difference"] = slowest.probe_max_abs_difference
     return metrics

@@ -16,6 +16,7 @@ from grpo.report.run_directory import RunDirectory
 from grpo.reward_worker import TermSpec
 from grpo.run_state import find_checkpoint, load_state
 from grpo.schedule.intake import Intake
+from grpo.sync.disk import check_directory
 from launch.configuration import as_yaml
 from rewards import registry
 
@@ -51,6 +52,7 @@ def prepare(config: RunConfig) -> Prepared:
     device = resolve_device(config)
     check_resources(config, device)
     check_buffer(config)
+    check_directory(config)
     terms = prepare_terms(config)
     checkpoint = find_checkpoint(config.resume) if config.resume is not None else None
     state = load_state(checkpoint, config) if checkpoint is not None else None

@@ -23,7 +23,15 @@ from grpo.config.model import Dtype, ModelConfig
 from grpo.config.reward import KL_TERM, OVERLONG_TERM, RewardConfig, TermConfig
 from grpo.config.run import RunConfig
 from grpo.config.schedule import ASYNC, ONE_STEP_OFF, SYNC, InFlight, ScheduleConfig, ScheduleMode
-from grpo.config.workers import ClusterConfig, Device, LearnerConfig, LRSchedule, RolloutConfig, SyncConfig
+from grpo.config.workers import (
+    ClusterConfig,
+    Device,
+    LearnerConfig,
+    LRSchedule,
+    RolloutConfig,
+    SyncBackend,
+    SyncConfig,
+)
 
 __all__ = [
     "ASYNC",
@@ -57,6 +65,7 @@ __all__ = [
     "ScheduleMode",
     "SourceConfig",
     "Surrogate",
+    "SyncBackend",
     "SyncConfig",
     "TermConfig",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import Any
 
 from grpo.config.checks import at_least, positive, within
@@ -100,16 +101,47 @@ class LearnerConfig:
                 raise ConfigError(f"learner.{name}", value, "out of range", "Set it in [0, 1); 0.9 and 0.95 are usual.")
 
 
+class SyncBackend(StrEnum):
+    """How weights get from the learner to the engines."""
+
+    auto = "auto"
+    broadcast = "broadcast"
+    disk = "disk"
+    delta = "delta"
+
+
 @dataclass(slots=True, kw_only=True)
 class SyncConfig:
     """Weights from learner to engines."""
 
+    backend: SyncBackend = SyncBackend.auto
     bucket_mib: int = 256
+    directory: str | None = None  #: of backend disk, on a file system that all nodes share; null: the run directory
+    full_every: int = 20  #: updates of backend delta, of which one is whole whatever changed
+    probe_every: int = 10  #: updates; 0: never
+    retries: int = 1  #: of a failed update, each over a new channel and whole
     timeout_s: float = 300.0  #: of each phase
 
     def __post_init__(self) -> None:
-        at_least("sync", self, 1, "bucket_mib")
+        at_least("sync", self, 1, "bucket_mib", "full_every")
+        at_least("sync", self, 0, "probe_every", "retries")
         positive("sync", self, "timeout_s")
+        if self.directory is None:
+            return
+        if self.backend not in (SyncBackend.disk, SyncBackend.auto):
+            raise ConfigError(
+                "sync.directory",
+                self.directory,
+                f"sync.backend={self.backend.value} writes no files",
+                "Drop it, or set sync.backend=disk.",
+            )
+        if not PurePosixPath(self.directory).is_absolute():
+            raise ConfigError(
+                "sync.directory",
+                self.directory,
+                "not an absolute path, and workers have working directories of their own",
+                "Name the whole path.",
+            )
 
 
 @dataclass(slots=True, kw_only=True)

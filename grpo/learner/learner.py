@@ -24,7 +24,8 @@ from grpo.learner.policy import load_policy, tensor_name
 from grpo.learner.totals import StepTotals
 from grpo.loss import loss_output, loss_tokens
 from grpo.records import FloatArray, LossOutput, MicroBatch, StepReport, WeightUpdate
-from grpo.sync.channel import Channel
+from grpo.sync.backend import Order, Sender
+from grpo.sync.probe import probe_batch
 from grpo.sync.publisher import Publisher
 
 
@@ -105,13 +106,26 @@ class Learner:
         assert self.reference is not None, "there is a reference where algorithm.kl_coefficient is above 0"
         return [self.reference(batch.to(self.device))[0].cpu().numpy() for batch in batches]
 
-    def attach(self, channel: Channel) -> None:
-        """Give the sending rank its channel to the engines."""
-        self.publisher.attach(channel)
+    @torch.no_grad()
+    def probe(self, token_ids: Sequence[int]) -> FloatArray:
+        """Logprobs of all tokens but the first, [T - 1], at temperature 1, as an engine scores a prompt. A collective.
 
-    def publish(self, policy_version: int) -> WeightUpdate:
+        Args:
+            token_ids: [T].
+        """
+        temperature, self.policy.temperature = self.policy.temperature, 1.0
+        try:
+            return self.logprobs(probe_batch(token_ids)).numpy()
+        finally:
+            self.policy.temperature = temperature
+
+    def attach(self, sender: Sender) -> None:
+        """Give the sending rank its way to the engines."""
+        self.publisher.attach(sender, self.device)
+
+    def publish(self, order: Order) -> WeightUpdate:
         """Send the current weights. A collective; see `Publisher.publish`."""
-        return self.publisher.publish(policy_version)
+        return self.publisher.publish(order)
 
     def save(self, directory: Path) -> None:
         """Write policy, optimiser, schedule position and RNG. A collective."""

@@ -11,10 +11,12 @@ import ray
 import torch
 import torch.distributed as dist
 
-from grpo.config import RunConfig
+from grpo.config import RunConfig, SyncBackend
 from grpo.learner.learner import Learner
 from grpo.records import FloatArray, MicroBatch, StepReport, WeightManifest, WeightUpdate
-from grpo.sync.channel import Channel, Endpoint, serve_store
+from grpo.sync.backend import Order
+from grpo.sync.channel import Channel, Endpoint, read_phases, serve_store
+from grpo.sync.choice import make_sender
 from grpo.worker_process import free_port, log_to_file, node_address
 
 
@@ -29,6 +31,7 @@ class LearnerWorker:
         self._host = node_address(config)
         self._learner: Learner | None = None
         self._store: dist.TCPStore | None = None
+        self._channel: Channel | None = None
 
     def address(self) -> tuple[str, int]:
         """Host and a free port for the learners' rendezvous; asked of rank 0."""
@@ -54,14 +57,33 @@ class LearnerWorker:
         return self._learner.publisher.manifest
 
     def serve_channel(self) -> tuple[str, int]:
-        """Open the rendezvous of the weight channel; asked of rank 0."""
-        self._store = serve_store(self._host, self._config.sync.timeout_s)
+        """Open the rendezvous of the weight channel, once; asked of rank 0."""
+        if self._store is None:
+            self._store = serve_store(self._host, self._config.sync.timeout_s)
         return self._host, self._store.port
 
-    def join_channel(self, endpoint: Endpoint) -> None:
-        """Become the channel's sender; blocks until all engines have joined."""
-        channel = Channel(endpoint, 0, self._device, local_host=self._host, store=self._store)
-        self._required.attach(channel)
+    def join_sync(self, backend: SyncBackend, endpoint: Endpoint | None, directory: str) -> None:
+        """Become the sender; blocks until all engines have joined.
+
+        Args:
+            endpoint: where the channel meets; None for backend disk.
+            directory: for backend disk.
+
+        Raises:
+            SyncError: the engines did not join in time.
+        """
+        learner = self._required
+        if self._channel is not None:  # one that failed, or it would not be replaced
+            self._channel.close()
+        self._channel = endpoint and Channel(endpoint, 0, self._device, local_host=self._host, store=self._store)
+        full_every = self._config.sync.full_every
+        manifest = learner.publisher.manifest
+        learner.attach(make_sender(backend, self._channel, manifest, directory=Path(directory), full_every=full_every))
+
+    @ray.method(concurrency_group="control")
+    def sync_phases(self, endpoint: Endpoint) -> dict[int, str]:
+        """What each rank of the weight channel does, as far as it has said so; asked of rank 0."""
+        return read_phases(endpoint)
 
     def train_step(self, updates: Sequence[Sequence[MicroBatch]]) -> StepReport | None:
         """See `Learner.train_step`."""
@@ -75,9 +97,13 @@ class LearnerWorker:
         """See `Learner.reference_logprobs`."""
         return self._required.reference_logprobs(batches)
 
-    def publish(self, policy_version: int) -> WeightUpdate:
+    def publish(self, order: Order) -> WeightUpdate:
         """See `Learner.publish`."""
-        return self._required.publish(policy_version)
+        return self._required.publish(order)
+
+    def probe(self, token_ids: Sequence[int]) -> FloatArray:
+        """See `Learner.probe`."""
+        return self._required.probe(token_ids)
 
     def save(self, directory: str) -> None:
         """See `Learner.save`."""

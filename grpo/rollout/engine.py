@@ -13,11 +13,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from grpo.config import InFlight, RunConfig
-from grpo.errors import WorkerError
-from grpo.records import Completion, FinishReason, Group, Prompt, WeightManifest, WeightUpdate
+from grpo.config import InFlight, RunConfig, SyncBackend
+from grpo.errors import SyncError, WorkerError
+from grpo.records import Completion, FinishReason, FloatArray, Group, Prompt, WeightManifest, WeightUpdate
+from grpo.rollout.capabilities import require_capabilities
 from grpo.rollout.versions import version_spans
+from grpo.sync.backend import Order
 from grpo.sync.channel import Endpoint
+from grpo.sync.probe import PROBE_TEXT, probe_tokens
 
 T = TypeVar("T")
 _DRAIN_S = 0.01
@@ -48,6 +51,7 @@ class Engine:
         """Load the model and start vLLM's processes; blocks for seconds to minutes.
 
         Raises:
+            WorkerError: the installed vLLM lacks something that Keel uses.
             RuntimeError: vLLM's own, when its engine process fails to start.
         """
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -62,7 +66,13 @@ class Engine:
         #: Of each request that is decoding: (policy version, tokens it had when that arrived), oldest first.
         self._versions: dict[str, list[tuple[int, int]]] = {}
         self._sampling: dict[int, asyncio.Task[Group]] = {}  # by the prompt's uid
-        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_args(config, model_path, device)))
+        self._unsettled: str | None = None  #: why nothing may be sampled
+        self._settled = asyncio.Event()  #: no update is under way
+        self._settled.set()
+        self._sync_timeout_s = config.sync.timeout_s
+        arguments = _engine_args(config, model_path, device)
+        require_capabilities(arguments)
+        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         self._stop_token_ids = _tokens_containing(self._llm.get_tokenizer(), self._config.stop)
 
     async def generate(self, prompts: Sequence[Prompt], seed: int) -> AsyncIterator[Group]:
@@ -71,6 +81,7 @@ class Engine:
         All requests enter the scheduler, in order, while it is paused, and the sampler is seeded, so that the same
         prompts, weights and seed give the same groups. The members of a group find their prompt in the prefix cache.
         """
+        self.require_settled()
         await self._alive(self._llm.pause_generation(mode="keep", clear_cache=False))
         await self.seed(seed)
         requests = [(prompt, await self._add_group(prompt)) for prompt in prompts]
@@ -100,6 +111,7 @@ class Engine:
             del self._sampling[prompt.uid]
 
     async def _sample(self, prompt: Prompt) -> Group:
+        await self.until_settled()
         return await self._group(prompt, await self._add_group(prompt))
 
     def abort(self, uid: int) -> None:
@@ -157,29 +169,107 @@ class Engine:
             num_cached_prompt_tokens=cached,
         )
 
-    async def join_channel(
-        self, endpoint: Endpoint, first_rank: int, local_host: str, manifest: WeightManifest
+    async def join_sync(
+        self,
+        backend: SyncBackend,
+        endpoint: Endpoint | None,
+        directory: str,
+        first_rank: int,
+        local_host: str,
+        manifest: WeightManifest,
     ) -> None:
-        """Connect all of the engine's processes to the weight channel."""
-        # vLLM turns dataclasses into dictionaries on the way to its processes; bytes pass as they are.
-        packed = pickle.dumps((endpoint, manifest))
-        await self._llm.collective_rpc("keel_join_channel", args=(packed, first_rank, local_host))
+        """Make all of the engine's processes receivers; see `WeightReceiver.keel_join_sync`.
 
-    async def receive_weights(self, policy_version: int) -> list[WeightUpdate]:
+        Raises:
+            SyncError: they could not join the channel.
+        """
+        packed = pickle.dumps((backend, endpoint, directory, manifest))
+        await self._on_processes("keel_join_sync", packed, first_rank, local_host)
+
+    async def receive_weights(self, order: Order) -> list[WeightUpdate]:
         """Take one update in all of the engine's processes, in the middle of whatever is being decoded.
 
-        Unfinished completions go on afterwards from the tokens they have. Their keys and values stay, or are computed
-        anew under the new weights (`schedule.in_flight`).
+        The engine stays paused until `accept_weights`.
+
+        Raises:
+            SyncError: a process did not get or could not load it. The engine refuses to sample until one is accepted.
         """
-        await self._alive(self._llm.pause_generation(mode="keep", clear_cache=False))
-        packed = await self._alive(self._llm.collective_rpc("keel_receive", args=(policy_version,)))
+        self._unsettled = f"policy version {order.policy_version} (attempt {order.serial}) has not arrived whole"
+        self._settled.clear()
+        try:
+            await self._alive(self._llm.pause_generation(mode="keep", clear_cache=False))
+            return await self._on_processes("keel_receive", pickle.dumps(order))
+        except BaseException:
+            self._settled.set()  # with `_unsettled` as it is: who waits is refused
+            raise
+
+    async def accept_weights(self, order: Order) -> None:
+        """Go on with the update received: its checksums are those of what was sent.
+
+        Prefixes of old weights are forgotten. Unfinished completions go on from the tokens they have; their keys and
+        values stay, or are computed anew under the new weights (`schedule.in_flight`).
+        """
         lengths = await self._lengths() if self._versions else {}
         await self._alive(self._llm.reset_prefix_cache(reset_running_requests=self._recomputes))
-        self.policy_version = policy_version
+        self.policy_version = order.policy_version
         for request_id, num_tokens in lengths.items():
-            self._versions[request_id].append((policy_version, num_tokens))
+            self._versions[request_id].append((order.policy_version, num_tokens))
         await self._alive(self._llm.resume_generation())
-        return [pickle.loads(update) for update in packed]
+        self._unsettled = None
+        self._settled.set()
+
+    def require_settled(self) -> None:
+        """Nothing may be sampled with weights of which nobody knows what they are.
+
+        Raises:
+            SyncError: no update has been accepted since the last one began.
+        """
+        if self._unsettled is not None:
+            raise SyncError(f"rollout worker {self._worker} refuses to sample: {self._unsettled}")
+
+    async def until_settled(self) -> None:
+        """Wait for the update in hand, if there is one; then as `require_settled`."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._settled.wait(), 2 * self._sync_timeout_s)
+        self.require_settled()
+
+    def probe_tokens(self) -> tuple[int, ...]:
+        """Token ids of the probe, [T]."""
+        return probe_tokens(self._llm.get_tokenizer().encode(PROBE_TEXT), self._max_length)
+
+    async def score(self, token_ids: Sequence[int]) -> FloatArray:
+        """Logprobs of all tokens of a prompt but the first, [T - 1], at temperature 1.
+
+        vLLM gives a prompt's logprobs before any sampling processor, whatever `logprobs_mode` says, and computes the
+        whole prompt anew for them, whatever the prefix cache holds.
+
+        Args:
+            token_ids: [T].
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        self.require_settled()
+        self._requests += 1
+        params = SamplingParams(max_tokens=1, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY)
+        prompt: Any = {"prompt_token_ids": list(token_ids)}
+        member = await self._alive(self._llm.add_request(f"probe-{self._requests}", prompt, params))
+        output: Any = await self._alive(member.get())
+        scored = output.prompt_logprobs
+        pairs = zip(scored[1:], token_ids[1:], strict=True)
+        return np.asarray([entry[token].logprob for entry, token in pairs], dtype=np.float32)
+
+    async def held_checksums(self) -> list[dict[str, int]]:
+        """Of what each of the engine's processes holds as it was sent; see `grpo.rollout.weights.held_checksums`."""
+        return await self._on_processes("keel_held_checksums")
+
+    async def _on_processes(self, method: str, *arguments: object) -> list[Any]:
+        """Results of one of Keel's methods in each of the engine's processes; a SyncError among them is raised."""
+        packed = await self._alive(self._llm.collective_rpc(method, args=arguments))
+        results = [pickle.loads(result) for result in packed]
+        if errors := [result for result in results if isinstance(result, SyncError)]:
+            raise SyncError(f"rollout worker {self._worker}: {errors[0]}")
+        return results
 
     async def _lengths(self) -> dict[str, int]:
         """Tokens of every unfinished completion, by request. The engine is paused."""

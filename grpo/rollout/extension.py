@@ -2,18 +2,27 @@
 
 The engine's model is repacked after loading (fused projections, blocked layouts), so weights go in through vLLM's
 layerwise reload, which undoes and redoes that. Plain ``load_weights`` fails on the CPU backend.
+
+Those that can fail return a SyncError instead of raising it: vLLM would pass on its text alone. Everything crosses as
+pickled bytes, since vLLM turns dataclasses into dictionaries on the way.
 """
 
 from __future__ import annotations
 
 import pickle
 import time
+import traceback
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from grpo.records import WeightManifest, WeightUpdate
-from grpo.sync.channel import Channel, Endpoint
+from grpo.errors import SyncError
+from grpo.rollout.weights import held_checksums, load_layerwise
+from grpo.sync.backend import Order
+from grpo.sync.channel import Channel
+from grpo.sync.choice import make_receiver
 from grpo.sync.subscriber import Subscriber
 
 
@@ -23,42 +32,58 @@ class WeightReceiver:
     model_runner: Any
     rank: int
     device: torch.device
+    keel_subscriber: Subscriber | None = None
 
-    def keel_join_channel(self, packed: bytes, first_rank: int, local_host: str) -> None:
-        """Join the weight channel as rank ``first_rank + self.rank``; blocks until all members have.
+    def keel_join_sync(self, packed: bytes, first_rank: int, local_host: str) -> bytes:
+        """Become a receiver, over a channel as its rank ``first_rank + self.rank``; blocks until all have joined.
 
         Args:
-            packed: pickled (Endpoint, WeightManifest).
+            packed: pickled (SyncBackend, Endpoint or None, directory, WeightManifest).
+
+        Returns:
+            Pickled: None, or the SyncError.
         """
-        endpoint: Endpoint
-        manifest: WeightManifest
-        endpoint, manifest = pickle.loads(packed)
-        channel = Channel(endpoint, first_rank + self.rank, torch.device(self.device), local_host=local_host)
-        self.keel_subscriber = Subscriber(channel, manifest)
+        backend, endpoint, directory, manifest = pickle.loads(packed)
+        rank, device = first_rank + self.rank, torch.device(self.device)
+        if self.keel_subscriber is not None:
+            self.keel_subscriber.abandon()
+        try:
+            channel = endpoint and Channel(endpoint, rank, device, local_host=local_host)
+        except SyncError as error:
+            return pickle.dumps(error)
+        receiver = make_receiver(backend, channel, manifest, directory=Path(directory), device=device, rank=rank)
+        self.keel_subscriber = Subscriber(receiver)
+        return pickle.dumps(None)
 
-    def keel_receive(self, policy_version: int) -> bytes:
-        """Receive one update and load it layer by layer; returns a pickled WeightUpdate."""
-        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+    def keel_receive(self, packed: bytes) -> bytes:
+        """Receive one update and load it layer by layer.
 
+        Args:
+            packed: pickled Order.
+
+        Returns:
+            Pickled: the WeightUpdate, or the SyncError.
+        """
+        order: Order = pickle.loads(packed)
+        subscriber = self.keel_subscriber
+        assert subscriber is not None, "keel_join_sync comes first"
         started = time.perf_counter()
-        model = self.model_runner.model
-        with torch.no_grad():
-            initialize_layerwise_reload(model)
-            try:
-                model.load_weights(self.keel_subscriber.receive())
-            finally:
-                # Also after a failure: a model left on the meta device would crash the engine instead of reporting.
-                finalize_layerwise_reload(model, self.model_runner.model_config)
-            _repack_tied_head(model)
-        elapsed = time.perf_counter() - started
-        transfer = self.keel_subscriber.transfer_s
-        update = WeightUpdate(
-            policy_version=policy_version,
-            checksums=dict(self.keel_subscriber.checksums),
-            transfer_s=transfer,
-            load_s=elapsed - transfer,
-        )
-        return pickle.dumps(update)
+        stream = subscriber.receive(order)
+        try:
+            # Behind chain, or a loader's `yield from` would close the stream when it fails.
+            load_layerwise(self.model_runner, chain(stream))
+            for _ in stream:  # a loader that stops early has not seen them all
+                pass
+        except SyncError as error:
+            subscriber.abandon()
+            return pickle.dumps(error)
+        except Exception as error:  # noqa: BLE001 - whatever a model's loader raises
+            return pickle.dumps(self._keel_after_failed_load(stream, error))
+        return pickle.dumps(subscriber.account(order, time.perf_counter() - started))
+
+    def keel_held_checksums(self) -> bytes:
+        """Pickled checksums by name of the tensors that can be read back from the model as they were sent."""
+        return pickle.dumps(held_checksums(self.model_runner.model))
 
     def keel_output_lengths(self) -> dict[str, int]:
         """Tokens sampled so far, for every request this process decodes. Exact only while the engine is paused."""
@@ -74,15 +99,12 @@ class WeightReceiver:
         """Seed the sampler's global generator (per-request seeds crash vLLM 0.32 on CPU)."""
         torch.manual_seed(seed)
 
-
-def _repack_tied_head(model: torch.nn.Module) -> None:
-    """Refresh the packed copy that the CPU backend keeps of an output head.
-
-    The layerwise reload updates an embedding in place, but a head tied to it receives no weight of its own and so
-    keeps computing with the copy packed at start-up: logprobs then drift from the learner's with every update.
-    """
-    for module in model.modules():
-        weight: Any = getattr(module, "weight", None)
-        method: Any = getattr(module, "quant_method", None)
-        if hasattr(module, "cpu_linear") and weight is not None and weight.numel():
-            method.process_weights_after_loading(module)
+    def _keel_after_failed_load(self, stream: Any, error: Exception) -> SyncError:
+        """Take the rest of the update all the same: the others get theirs, and the channel can be used again."""
+        cause = "".join(traceback.format_exception(error))
+        try:
+            for _ in stream:
+                pass
+        except SyncError as later:
+            cause += f"\nThen: {later}"
+        return SyncError(f"weight sync, process {self.rank} of this engine, loading: {cause}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from grpo.config import RunConfig
+from grpo.config import RunConfig, SyncBackend
 from grpo.errors import WorkerError
-from grpo.records import Group, Prompt, WeightManifest, WeightUpdate
+from grpo.records import FloatArray, Group, Prompt, WeightManifest, WeightUpdate
 from grpo.rollout.engine import Engine
+from grpo.sync.backend import Order
 from grpo.sync.channel import Endpoint
 from grpo.worker_process import last_traceback, log_to_file, node_address
 
@@ -62,13 +63,32 @@ class RolloutWorker:
         """See `Engine.seed`."""
         await self._required.seed(seed)
 
-    async def join_channel(self, endpoint: Endpoint, first_rank: int, manifest: WeightManifest) -> None:
-        """Connect the engine to the weight channel; its processes take the ranks from `first_rank` on."""
-        await self._required.join_channel(endpoint, first_rank, node_address(self._config), manifest)
+    async def join_sync(
+        self, backend: SyncBackend, endpoint: Endpoint | None, directory: str, first_rank: int, manifest: WeightManifest
+    ) -> None:
+        """Make the engine's processes receivers; they take the ranks from `first_rank` on."""
+        host = node_address(self._config)
+        await self._required.join_sync(backend, endpoint, directory, first_rank, host, manifest)
 
-    async def receive_weights(self, policy_version: int) -> list[WeightUpdate]:
+    async def receive_weights(self, order: Order) -> list[WeightUpdate]:
         """See `Engine.receive_weights`."""
-        return await self._required.receive_weights(policy_version)
+        return await self._required.receive_weights(order)
+
+    async def accept_weights(self, order: Order) -> None:
+        """See `Engine.accept_weights`."""
+        await self._required.accept_weights(order)
+
+    async def probe_tokens(self) -> tuple[int, ...]:
+        """See `Engine.probe_tokens`."""
+        return self._required.probe_tokens()
+
+    async def score(self, token_ids: Sequence[int]) -> FloatArray:
+        """See `Engine.score`."""
+        return await self._required.score(token_ids)
+
+    async def held_checksums(self) -> list[dict[str, int]]:
+        """See `Engine.held_checksums`."""
+        return await self._required.held_checksums()
 
     def process_id(self) -> int:
         """This actor's process id."""

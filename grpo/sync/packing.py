@@ -1,4 +1,4 @@
-"""Buckets and checksums: what both ends of a weight sync must agree on."""
+"""Buckets: what both ends of a weight sync must agree on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from grpo.kernels.host_memory import HOST_BUFFERS
 from grpo.records import TensorSpec, WeightManifest
-
-_CHUNK_WORDS = 1 << 16
 
 
 def plan_buckets(specs: Iterable[TensorSpec], bucket_bytes: int) -> WeightManifest:
@@ -26,9 +25,25 @@ def plan_buckets(specs: Iterable[TensorSpec], bucket_bytes: int) -> WeightManife
     return WeightManifest(buckets=tuple(tuple(bucket) for bucket in buckets))
 
 
+def num_elements(bucket: Sequence[TensorSpec]) -> int:
+    """Elements of one bucket."""
+    return sum(spec.num_elements for spec in bucket)
+
+
+def empty_flat(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An uninitialised flat buffer, [count]; on the host out of memory that comes back when nobody uses it any more.
+
+    Fresh memory of this size would be zeroed by the kernel page by page, every time, at half the cost of a transfer.
+    """
+    if device.type != "cpu":
+        return torch.empty(count, dtype=dtype, device=device)
+    num_bytes = count * dtype.itemsize
+    return HOST_BUFFERS.empty(-(-num_bytes // 4)).view(torch.uint8)[:num_bytes].view(dtype)
+
+
 def empty_bucket(bucket: Sequence[TensorSpec], device: torch.device) -> Tensor:
     """A flat buffer for one bucket."""
-    return torch.empty(sum(s.num_elements for s in bucket), dtype=getattr(torch, bucket[0].dtype), device=device)
+    return empty_flat(num_elements(bucket), getattr(torch, bucket[0].dtype), device)
 
 
 def views(flat: Tensor, bucket: Sequence[TensorSpec]) -> list[tuple[str, Tensor]]:
@@ -37,27 +52,6 @@ def views(flat: Tensor, bucket: Sequence[TensorSpec]) -> list[tuple[str, Tensor]
     return [(spec.name, part.view(spec.shape)) for spec, part in zip(bucket, parts, strict=True)]
 
 
-def checksum(tensor: Tensor) -> int:
-    """A 64-bit sum of the tensor's 32-bit words, each times an odd number that grows with its position.
-
-    Any change of a single word changes it for certain, since the difference times an odd number is not 0 modulo
-    2^64; unlike a plain sum it also sees words that changed places. Computed on the tensor's own device.
-
-    Args:
-        tensor: any shape and dtype.
-
-    Returns:
-        Signed 64-bit integer.
-    """
-    raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
-    if remainder := raw.numel() % 4:
-        raw = torch.cat([raw, raw.new_zeros(4 - remainder)])
-    elif raw.storage_offset() % 4:  # in a bucket, behind an odd number of 16-bit elements
-        raw = raw.clone()
-    words = raw.view(torch.int32)
-    odd = torch.arange(_CHUNK_WORDS, device=words.device) * 2 + 1
-    total = torch.zeros((), dtype=torch.int64, device=words.device)
-    for number, chunk in enumerate(words.split(_CHUNK_WORDS)):
-        wide = chunk.long()
-        total += (wide * odd[: len(wide)]).sum() + wide.sum() * (2 * number * _CHUNK_WORDS)
-    return int(total.item())
+def place(manifest: WeightManifest, number: int) -> str:
+    """A bucket in words, for errors and states: which one of how many, and its first tensor."""
+    return f"bucket {number} of {len(manifest.buckets)} (from {manifest.buckets[number][0].name})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +12,9 @@ from torch.distributed.tensor import DTensor
 
 from grpo.errors import SyncError
 from grpo.records import TensorSpec, WeightManifest, WeightUpdate
-from grpo.sync.channel import Channel
-from grpo.sync.packing import checksum, empty_bucket, plan_buckets, views
+from grpo.sync.backend import Order, Sender
+from grpo.sync.checksum import checksum
+from grpo.sync.packing import empty_bucket, place, plan_buckets, views
 
 
 class Publisher:
@@ -32,13 +34,18 @@ class Publisher:
         dtype = str(wire_dtype).removeprefix("torch.")
         specs = [TensorSpec(name=n, shape=tuple(p.shape), dtype=dtype) for n, p in self._parameters.items()]
         self.manifest: WeightManifest = plan_buckets(specs, bucket_bytes)
-        self._channel: Channel | None = None
+        self._sender: Sender | None = None
+        self._device = torch.device("cpu")
 
-    def attach(self, channel: Channel) -> None:
-        """Give rank 0 its channel to the engines."""
-        self._channel = channel
+    def attach(self, sender: Sender, device: torch.device) -> None:
+        """Give rank 0 its way to the engines.
 
-    def publish(self, policy_version: int) -> WeightUpdate:
+        Args:
+            device: where buckets are packed.
+        """
+        self._sender, self._device = sender, device
+
+    def publish(self, order: Order) -> WeightUpdate:
         """Send all weights. Every learner rank calls it, since gathering a shard is a collective.
 
         A failed transfer does not stop the gathering: the other ranks would wait for ever in the next collective.
@@ -47,59 +54,58 @@ class Publisher:
             Rank 0: checksum of every tensor as sent. Other ranks: no checksums.
 
         Raises:
-            SyncError: a bucket could not be sent.
+            SyncError: a bucket could not be sent; no receiver waits for it any more.
         """
         started = time.perf_counter()
         checksums: dict[str, int] = {}
         failure: SyncError | None = None
-        in_flight = None
+        try:
+            self._begin(order)
+        except SyncError as error:
+            failure = error
         for number, bucket in enumerate(self.manifest.buckets):
             flat = self._gather(bucket)
-            if self._channel is None or failure is not None or flat is None:
+            if self._sender is None or failure is not None or flat is None:
                 continue
             try:
                 checksums |= {name: checksum(tensor) for name, tensor in views(flat, bucket)}
-                if in_flight is not None:
-                    self._channel.finish(in_flight[0], f"sending bucket {number - 1}")
-                in_flight = (self._channel.broadcast(flat), flat)
+                self._sender.send(number, flat)
             except SyncError as error:
                 failure = error
-        if failure is None and self._channel is not None and in_flight is not None:
-            self._channel.finish(in_flight[0], f"sending bucket {len(self.manifest.buckets) - 1}")
-        if failure is not None:
-            raise failure
+            except RuntimeError as error:  # out of memory, for one
+                failure = SyncError(f"weight sync, learner rank 0, packing {place(self.manifest, number)}: {error}")
+        self._end(failure)
         elapsed = time.perf_counter() - started
-        return WeightUpdate(policy_version=policy_version, checksums=checksums, transfer_s=elapsed, load_s=0.0)
+        return WeightUpdate(policy_version=order.policy_version, checksums=checksums, transfer_s=elapsed, load_s=0.0)
+
+    def _begin(self, order: Order) -> None:
+        if self._sender is not None:
+            self._sender.begin(order)
+
+    def _end(self, failure: SyncError | None) -> None:
+        if self._sender is None:
+            return
+        try:
+            if failure is not None:
+                raise failure
+            self._sender.end()
+        except SyncError:
+            self._sender.abandon()
+            raise
 
     @torch.no_grad()
     def _gather(self, bucket: Sequence[TensorSpec]) -> Tensor | None:
-        """The bucket's flat buffer on the sending rank; None elsewhere. A collective."""
-        flat = None if self._channel is None else empty_bucket(bucket, self._channel.device)
+        """The bucket's flat buffer on the sending rank; None elsewhere. A collective.
+
+        Shards are rounded to the type on the wire before they are gathered: half the bytes, and the same values.
+        """
+        flat = None if self._sender is None else empty_bucket(bucket, self._device)
         targets = dict(views(flat, bucket)) if flat is not None else {}
         for spec in bucket:
             parameter = self._parameters[spec.name]
-            whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+            if isinstance(parameter, DTensor):
+                rounded: Any = parameter.to(self._wire_dtype)
+                parameter = rounded.full_tensor()
             if flat is not None:
-                targets[spec.name].copy_(whole)
+                targets[spec.name].copy_(parameter)
         return flat
-
-
-def verify(sent: WeightUpdate, received: WeightUpdate, receiver: str) -> None:
-    """Compare both sides' checksums.
-
-    Raises:
-        SyncError: names the first tensor that differs or is missing, and the receiver.
-    """
-    for name, expected in sent.checksums.items():
-        actual = received.checksums.get(name)
-        if actual != expected:
-            found = "nothing" if actual is None else f"{actual & (2**64 - 1):016x}"
-            raise SyncError(
-                f"policy version {sent.policy_version}: tensor {name} arrived corrupted in {receiver} "
-                f"(checksum sent {expected & (2**64 - 1):016x}, received {found}). The engine's weights can't be "
-                "trusted; resume from the last checkpoint."
-            )
-    if received.policy_version != sent.policy_version:
-        raise SyncError(
-            f"{receiver} loaded policy version {received.policy_version}, the learner sent {sent.policy_version}"
-        )

@@ -7,44 +7,61 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from grpo.records import WeightManifest
-from grpo.sync.channel import Channel
-from grpo.sync.packing import checksum, empty_bucket, views
+from grpo.records import WeightUpdate
+from grpo.sync.backend import Order, Receiver
+from grpo.sync.checksum import checksum
 
 
 class Subscriber:
-    """Receives the buckets of one update after another and checks off every tensor."""
+    """Receives one update after another and takes a checksum of every tensor as it arrived."""
 
-    def __init__(self, channel: Channel, manifest: WeightManifest) -> None:
-        self._channel = channel
-        self._manifest = manifest
-        self.checksums: dict[str, int] = {}
-        self.transfer_s = 0.0
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._checksums: dict[str, int] = {}
+        self._transfer_s = 0.0
+        self._num_bytes = 0
+        self._compared: list[tuple[int, int]] = []
 
-    def receive(self) -> Iterator[tuple[str, Tensor]]:
+    def receive(self, order: Order) -> Iterator[tuple[str, Tensor]]:
         """Yield name and tensor of one whole update, in the sender's order.
-
-        The next bucket is already on its way while one is being used. Buffers are never used again: an engine may
-        keep references until a layer is complete.
 
         Raises:
             SyncError: a bucket did not arrive in time.
         """
-        self.checksums = {}
-        self.transfer_s = 0.0
-        buckets = self._manifest.buckets
-        pending = self._request(0)
-        for number, bucket in enumerate(buckets):
+        self._checksums, self._compared = {}, []
+        self._transfer_s, self._num_bytes = 0.0, 0
+        arrivals = self._receiver.receive(order)
+        while True:
             started = time.perf_counter()
-            flat, work = pending
-            self._channel.finish(work, f"receiving bucket {number} of {len(buckets)}")
-            if number + 1 < len(buckets):
-                pending = self._request(number + 1)
-            tensors = views(flat, bucket)
-            self.checksums |= {name: checksum(tensor) for name, tensor in tensors}
-            self.transfer_s += time.perf_counter() - started
-            yield from tensors
+            arrival = next(arrivals, None)
+            if arrival is None:
+                return
+            self._checksums |= {name: checksum(tensor) for name, tensor in arrival.tensors}
+            self._num_bytes += arrival.num_bytes
+            if arrival.num_changed is not None:
+                self._compared.append((arrival.num_changed, sum(t.numel() for _, t in arrival.tensors)))
+            self._transfer_s += time.perf_counter() - started
+            tensors = arrival.tensors
+            del arrival  # or its buffer would still be held while the next but one is asked for
+            while tensors:
+                yield tensors.pop(0)
 
-    def _request(self, number: int):
-        flat = empty_bucket(self._manifest.buckets[number], self._channel.device)
-        return flat, self._channel.broadcast(flat)
+    def abandon(self) -> None:
+        """Give up the update in hand, so that nobody waits for this receiver."""
+        self._receiver.abandon()
+
+    def account(self, order: Order, elapsed_s: float) -> WeightUpdate:
+        """What came of the last update.
+
+        Args:
+            elapsed_s: of receiving and loading together.
+        """
+        changed, compared = (sum(column) for column in zip(*self._compared, strict=True)) if self._compared else (0, 0)
+        return WeightUpdate(
+            policy_version=order.policy_version,
+            checksums=dict(self._checksums),
+            transfer_s=self._transfer_s,
+            load_s=elapsed_s - self._transfer_s,
+            num_bytes=self._num_bytes,
+            changed_share=changed / compared if compared else None,
+        )

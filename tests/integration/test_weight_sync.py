@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from grpo.cluster import ray_session
 from grpo.config import RunConfig
 from grpo.data.prompts import PromptStream
 from grpo.data.sources import load_tasks
-from grpo.errors import SyncError
+from grpo.errors import SyncError, WorkerError
 from grpo.fleet import Fleet
 from grpo.models import resolve_model
 from grpo.packing import pack
-from grpo.records import Group, MicroBatch, TrainSequence
+from grpo.records import Group, MicroBatch, TrainSequence, WeightUpdate
 from launch.configuration import load_config
 from launch.preparation import prepare_terms
 from tests.integration.runs import LEARNABLE
@@ -64,15 +65,29 @@ def _session(config: RunConfig, tmp_path: Path) -> tuple[Fleet, PromptStream, Pa
     return Fleet(config, "cpu", tmp_path / "logs"), prompts, model_path
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_parity_before_and_after_a_sync_of_changed_weights(tmp_path: Path, temperature: float) -> None:
-    config = load_config([*LEARNABLE, "learner.num_ranks=2", "learner.lr=0.05", f"rollout.temperature={temperature}"])
+@pytest.mark.parametrize(
+    ("backend", "temperature"), [("broadcast", 1.0), ("broadcast", 0.7), ("delta", 0.7), ("disk", 1.0)]
+)
+def test_parity_before_and_after_a_sync_of_changed_weights(tmp_path: Path, backend: str, temperature: float) -> None:
+    config = load_config(
+        [
+            *LEARNABLE,
+            "learner.num_ranks=2",
+            "learner.lr=0.05",
+            f"rollout.temperature={temperature}",
+            f"sync.backend={backend}",
+            "sync.probe_every=1",
+        ]
+    )
     config.sync.bucket_mib = 1
 
     async def scenario() -> None:
         fleet, prompts, model_path = _session(config, tmp_path)
         try:
             await fleet.launch(model_path, prepare_terms(config))
+            assert fleet.sync_backend == backend
+            (first,) = await fleet.sync_weights(0)
+            _assert_probed(first)
             groups = await _sample(fleet, prompts)
             assert await _largest_difference(fleet, groups) <= 1e-3
             batch = _batch(groups, [1.0, -1.0, 1.0, -1.0])
@@ -80,9 +95,62 @@ def test_parity_before_and_after_a_sync_of_changed_weights(tmp_path: Path, tempe
             assert await _largest_difference(fleet, groups) > 0.05, "the step changed too little to test anything"
             (received,) = await fleet.sync_weights(1)
             assert received.policy_version == 1 and len(received.checksums) > 10
+            _assert_probed(received)
+            assert (received.changed_share is not None) == (backend == "delta")
             fresh = await _sample(fleet, prompts)
             assert {c.first_policy_version for g in fresh for c in g.completions} == {1}
             assert await _largest_difference(fleet, fresh) <= 1e-3
+            if backend == "delta":  # nothing has changed since: no element travels
+                (same,) = await fleet.sync_weights(2)
+                assert (same.num_bytes, same.changed_share) == (0, 0.0)
+                assert await _largest_difference(fleet, await _sample(fleet, prompts)) <= 1e-3
+        finally:
+            await fleet.shutdown()
+        assert not (tmp_path / ".sync").exists()
+
+    with ray_session(config, "cpu"):
+        asyncio.run(scenario())
+
+
+def _assert_probed(update: WeightUpdate) -> None:
+    assert update.probe_max_abs_difference is not None and 0 <= update.probe_max_abs_difference <= 1e-3
+
+
+def _misbehaving(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, attempts: str, **sync: object):
+    """A run's configuration in which `tests.integration.corruption.<kind>` receives."""
+    monkeypatch.setenv("KEEL_TEST_ATTEMPTS", attempts)
+    extension = f"rollout.engine_args={{worker_extension_cls: tests.integration.corruption.{kind}}}"
+    config = load_config([*LEARNABLE, extension, *(f"sync.{key}={value}" for key, value in sync.items())])
+    config.sync.bucket_mib = 1
+    config.model.path = str(_wide_model(tmp_path / "model"))
+    return config
+
+
+@pytest.mark.parametrize("backend", ["broadcast", "delta", "disk"])
+def test_a_corrupted_bucket_is_detected_and_named_and_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    config = _misbehaving("CorruptingReceiver", monkeypatch, tmp_path, attempts="2,4,5", backend=backend)
+
+    async def scenario() -> None:
+        fleet, prompts, model_path = _session(config, tmp_path)
+        try:
+            await fleet.launch(model_path, prepare_terms(config))
+            (intact,) = await fleet.sync_weights(0)
+            (again,) = await fleet.sync_weights(1)  # the second attempt is corrupted, the third arrives
+            assert again.policy_version == 1 and again.checksums == intact.checksums
+            assert again.num_bytes >= intact.num_bytes and again.changed_share is None, "the other attempt is whole"
+            assert len(await _sample(fleet, prompts)) == 4
+            with pytest.raises(SyncError) as caught:
+                await fleet.sync_weights(2)
+            named = re.search(r"tensor (\S+) arrived corrupted in rollout_0, process 0", str(caught.value))
+            assert named and named[1] in intact.checksums
+            assert "(attempt 2 of 2)" in str(caught.value)
+            with pytest.raises(SyncError, match=r"rollout worker 0 refuses to sample: policy version 2"):
+                await _sample(fleet, prompts)
+            (healed,) = await fleet.sync_weights(3)
+            assert healed.checksums == intact.checksums
+            assert {c.first_policy_version for g in await _sample(fleet, prompts) for c in g.completions} == {3}
         finally:
             await fleet.shutdown()
 
@@ -90,21 +158,74 @@ def test_parity_before_and_after_a_sync_of_changed_weights(tmp_path: Path, tempe
         asyncio.run(scenario())
 
 
-def test_a_corrupted_bucket_is_detected_and_named(tmp_path: Path) -> None:
-    extension = "rollout.engine_args={worker_extension_cls: tests.integration.corruption.CorruptingReceiver}"
-    config = load_config([*LEARNABLE, extension])
-    config.sync.bucket_mib = 1
-    config.model.path = str(_wide_model(tmp_path / "model"))
+def test_an_engine_that_cannot_load_says_why_and_takes_the_next_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _misbehaving("UnloadableReceiver", monkeypatch, tmp_path, attempts="2", retries=0)
+
+    async def scenario() -> None:
+        fleet, prompts, model_path = _session(config, tmp_path)
+        try:
+            await fleet.launch(model_path, prepare_terms(config))
+            await fleet.sync_weights(0)
+            started = time.monotonic()
+            with pytest.raises(SyncError, match=r"rollout worker 0: weight sync, process 0 of this engine, loading:"):
+                await fleet.sync_weights(1)
+            assert time.monotonic() - started < config.sync.timeout_s / 10, "the sender waited for its time-out"
+            with pytest.raises(SyncError, match="refuses to sample"):
+                await _sample(fleet, prompts)
+            await fleet.sync_weights(1)
+            groups = await _sample(fleet, prompts)
+            assert await _largest_difference(fleet, groups) <= 1e-3
+        finally:
+            await fleet.shutdown()
+
+    with ray_session(config, "cpu"):
+        asyncio.run(scenario())
+
+
+def test_an_engine_with_other_weights_than_were_sent_is_found_by_the_probe_and_the_tensor_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _misbehaving("ForgetfulReceiver", monkeypatch, tmp_path, attempts="2", probe_every=1)
 
     async def scenario() -> None:
         fleet, _, model_path = _session(config, tmp_path)
         try:
             await fleet.launch(model_path, prepare_terms(config))
-            (intact,) = await fleet.sync_weights(0)
+            (sound,) = await fleet.sync_weights(0)
+            _assert_probed(sound)
             with pytest.raises(SyncError) as caught:
                 await fleet.sync_weights(1)
-            named = re.search(r"tensor (\S+) arrived corrupted in rollout worker 0", str(caught.value))
-            assert named and named[1] in intact.checksums
+            assert "rollout_0 does not compute what the learner does" in str(caught.value)
+            assert "The first tensor that differs is model.norm.weight in its process 0" in str(caught.value)
+        finally:
+            await fleet.shutdown()
+
+    with ray_session(config, "cpu"):
+        asyncio.run(scenario())
+
+
+@pytest.mark.chaos
+def test_an_engine_killed_in_an_update_ends_it_at_once_and_no_other_engine_samples_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEEL_TEST_RANK", "2")
+    config = _misbehaving("DyingReceiver", monkeypatch, tmp_path, attempts="2")
+    config.rollout.num_workers = 2
+
+    async def scenario() -> None:
+        fleet, prompts, model_path = _session(config, tmp_path)
+        try:
+            await fleet.launch(model_path, prepare_terms(config))
+            await fleet.sync_weights(0)
+            started = time.monotonic()
+            with pytest.raises(WorkerError, match=r"rollout.worker 1"):
+                await fleet.sync_weights(1)
+            assert time.monotonic() - started < config.sync.timeout_s / 5, "somebody waited for the time-out"
+            fleet.rollouts = fleet.rollouts[:1]
+            with pytest.raises(SyncError, match="rollout worker 0 refuses to sample: policy version 1"):
+                await _sample(fleet, prompts)
         finally:
             await fleet.shutdown()
 

@@ -26,6 +26,7 @@ from grpo.config import (
     RolloutConfig,
     RunConfig,
     ScheduleConfig,
+    SyncBackend,
     SyncConfig,
 )
 from grpo.errors import ConfigError, KeelError
@@ -105,6 +106,11 @@ REFUSED = [
     (ScheduleConfig, "schedule", {"max_replacements": 0}, "max_replacements"),
     (ScheduleConfig, "schedule", {"over_sample": -0.1}, "over_sample"),
     (ScheduleConfig, "schedule", {"retire_pass_rate": 0.0}, "retire_pass_rate"),
+    (SyncConfig, "sync", {"full_every": 0}, "full_every"),
+    (SyncConfig, "sync", {"probe_every": -1}, "probe_every"),
+    (SyncConfig, "sync", {"retries": -1}, "retries"),
+    (SyncConfig, "sync", {"directory": "weights", "backend": SyncBackend.disk}, "directory"),
+    (SyncConfig, "sync", {"directory": "/weights", "backend": SyncBackend.delta}, "directory"),
     (ClusterConfig, "cluster", {"num_cpus": 0}, "num_cpus"),
     (ClusterConfig, "cluster", {"num_gpus": -1}, "num_gpus"),
     (ClusterConfig, "cluster", {"object_store_mib": 79}, "object_store_mib"),

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from grpo.errors import SyncError
 from grpo.records import TensorSpec, WeightUpdate
-from grpo.sync.packing import checksum, empty_bucket, plan_buckets, views
-from grpo.sync.publisher import verify
+from grpo.sync.checksum import checksum, verify, weighted_sum
+from grpo.sync.packing import empty_bucket, plan_buckets, views
 
 CPU = torch.device("cpu")
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int64": 8, "uint8": 1}
@@ -105,18 +105,22 @@ def random_tensor(num_bytes: int, dtype: torch.dtype, seed: int = 0) -> torch.Te
 @given(numel=st.integers(0, 33), seed=st.integers(0, 50))
 def test_checksum_of_any_dtype_and_number_of_elements(dtype, numel, seed):
     tensor = random_tensor(numel * dtype.itemsize, dtype, seed)
-    assert checksum(tensor) == looped_checksum(bytes(tensor.view(torch.uint8).numpy()))
+    assert weighted_sum(tensor) == looped_checksum(bytes(tensor.view(torch.uint8).numpy()))
 
 
 @pytest.mark.parametrize("numel", [(1 << 16) - 1, 1 << 16, (1 << 16) + 1, 3 * (1 << 16) + 7])
 def test_checksum_over_several_chunks(numel):
     tensor = random_tensor(numel * 4, torch.float32)
-    assert checksum(tensor) == looped_checksum(tensor.numpy().tobytes())
+    assert weighted_sum(tensor) == looped_checksum(tensor.numpy().tobytes())
 
 
+both = pytest.mark.parametrize("checksum", [checksum, weighted_sum])
+
+
+@both
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("numel", [1, 2, 3, 5])
-def test_every_flipped_bit_changes_the_checksum(dtype, numel):
+def test_every_flipped_bit_changes_the_checksum(dtype, numel, checksum):
     tensor = random_tensor(numel * dtype.itemsize, dtype)
     before = checksum(tensor)
     raw = tensor.view(torch.uint8)
@@ -128,17 +132,19 @@ def test_every_flipped_bit_changes_the_checksum(dtype, numel):
     assert checksum(tensor) == before
 
 
+@both
 @given(position=st.integers(0, (1 << 17) + 9), bit=st.integers(0, 7))
-def test_a_flipped_bit_far_out_changes_the_checksum(position, bit):
+def test_a_flipped_bit_far_out_changes_the_checksum(position, bit, checksum):
     tensor = random_tensor((1 << 17) + 10, torch.uint8)
     before = checksum(tensor)
     tensor[position] ^= 1 << bit
     assert checksum(tensor) != before
 
 
+@both
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @given(data=st.data())
-def test_tensors_that_changed_places_are_seen(dtype, data):
+def test_elements_that_changed_places_are_seen(dtype, data, checksum):
     count = data.draw(st.integers(2, 40))
     first, second = data.draw(st.lists(st.integers(0, count - 1), min_size=2, max_size=2, unique=True))
     tensor = torch.arange(1, count + 1).to(dtype)
@@ -147,14 +153,16 @@ def test_tensors_that_changed_places_are_seen(dtype, data):
     assert checksum(tensor) != checksum(swapped)
 
 
-def test_words_a_chunk_apart_that_changed_places_are_seen():
+@both
+def test_words_a_chunk_apart_that_changed_places_are_seen(checksum):
     tensor = torch.arange(1, (1 << 16) * 2 + 1, dtype=torch.int32)
     swapped = tensor.clone()
     swapped[5], swapped[(1 << 16) + 5] = tensor[(1 << 16) + 5], tensor[5]
     assert checksum(tensor) != checksum(swapped)
 
 
-def test_equal_content_equal_checksum_whatever_the_memory_layout():
+@both
+def test_equal_content_equal_checksum_whatever_the_memory_layout(checksum):
     tensor = torch.arange(12, dtype=torch.float32).reshape(3, 4)
     strided = tensor.t().contiguous().t()
     assert not strided.is_contiguous()
@@ -162,18 +170,27 @@ def test_equal_content_equal_checksum_whatever_the_memory_layout():
 
 
 def test_a_scalar_and_nothing():
-    assert checksum(torch.tensor(1.0)) == struct.unpack("<i", struct.pack("<f", 1.0))[0]
-    assert checksum(torch.zeros(0)) == 0
+    assert weighted_sum(torch.tensor(1.0)) == struct.unpack("<i", struct.pack("<f", 1.0))[0]
+    assert weighted_sum(torch.zeros(0)) == 0
+    # The reference values of XXH3_64bits with seed 0 for no bytes, https://github.com/Cyan4973/xxHash.
+    assert checksum(torch.zeros(0)) == 0x2D06800538D394C2
 
 
-def test_negative_zero_is_not_zero_and_nan_equals_itself():
+@given(num_bytes=st.integers(0, 40), seed=st.integers(0, 50))
+def test_a_checksum_is_a_signed_word_of_64_bits(num_bytes, seed):
+    assert -(1 << 63) <= checksum(random_tensor(num_bytes, torch.uint8, seed)) < 1 << 63
+
+
+@both
+def test_negative_zero_is_not_zero_and_nan_equals_itself(checksum):
     assert checksum(torch.tensor([0.0])) != checksum(torch.tensor([-0.0]))
     assert checksum(torch.tensor([math.nan])) == checksum(torch.tensor([math.nan]))
 
 
+@both
 @pytest.mark.parametrize("dtype", ["bfloat16", "uint8"])
 @given(sizes=st.lists(st.integers(0, 9), min_size=2, max_size=6))
-def test_a_tensor_inside_a_bucket_has_the_checksum_of_its_copy(dtype, sizes):
+def test_a_tensor_inside_a_bucket_has_the_checksum_of_its_copy(dtype, sizes, checksum):
     """Inside a bucket a tensor may start at any element: after an odd number of bfloat16, between two words."""
     bucket = [TensorSpec(name=f"t{i}", shape=(size,), dtype=dtype) for i, size in enumerate(sizes)]
     flat = empty_bucket(bucket, CPU).copy_(torch.arange(1, sum(sizes) + 1))
