@@ -146,10 +146,11 @@ class Scheduler(Generic[T]):
         per_step, to_take = self.limits.groups_per_step, self.limits.groups_per_step
         num_open = num_staying = 0
         for due in range(self.next_step, deadline(self.policy_version, self.limits.max_staleness) + 1):
-            num_open += self._due[due]
-            taken = min(to_take, self._ready_due[due])
+            num_open += self._due.get(due, 0)
+            ready = self._ready_due.get(due, 0)
+            taken = min(to_take, ready)
             to_take -= taken
-            num_staying += self._ready_due[due] - taken
+            num_staying += ready - taken
             if due == self.next_step and num_open:
                 return due, num_open
             too_many = num_staying + math.ceil(num_open * self.expected_share) - (due - self.next_step) * per_step
