@@ -77,6 +77,8 @@ def plot(path: Path, found: Sequence[Mapping[str, Any]]) -> None:
         axes.plot([row["gpus"] for row in rows], [row["over_bound"] for row in rows], marker="o", label=arm)
     axes.axhline(MAX_OVER_BOUND, color="grey", linestyle="--", linewidth=1)
     axes.set_xscale("log", base=2)
+    sizes = sorted({row["gpus"] for row in found})
+    axes.set_xticks(sizes, labels=[str(size) for size in sizes])
     axes.set_ylim(bottom=1.0)
     axes.set_xlabel("GPUs, half of them for rollout")
     axes.set_ylabel("step time over max(rollout, learner)")
