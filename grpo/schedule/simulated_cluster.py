@@ -47,6 +47,11 @@ class SimulatedCluster:
     most_dropped: int = 10**9
     overlap_speed: float = 1.0
 
+    @property
+    def full_token_s(self) -> float:
+        """Seconds an engine that is full takes for a token."""
+        return self.decode.step_s(self.max_num_seqs) / self.max_num_seqs
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedRun:
@@ -62,7 +67,8 @@ class SimulatedRun:
         engine_idle_share: of time, mean over engines; they stand still.
         engine_unused_share: of the tokens that full engines would have decoded, those that were not.
         num_by_staleness: completions by the staleness of their first token, steps.
-        num_drawn, num_trained, num_dropped, num_expired: groups of the whole run; expired ones were drawn again.
+        num_drawn, num_trained, num_dropped, num_expired: groups up to the last step, warm-up included; expired ones
+            begin again.
     """
 
     step_s: float

@@ -41,7 +41,7 @@ class SimulatedEngine:
     Attributes:
         speed: share of its own speed; 0 pauses it.
         num_decoded: tokens so far.
-        busy_s: seconds so far in which it decoded or read prompts.
+        busy_s: seconds so far of decoding and reading prompts, of its own speed.
     """
 
     def __init__(self, cost: DecodeCost, max_num_seqs: int) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
@@ -23,6 +23,8 @@ from grpo.schedule.resampling import SignalFilter
 from grpo.schedule.scheduler import Limits, Scheduler
 from grpo.schedule.simulated_cluster import SimulatedCluster, SimulatedRun
 from grpo.schedule.simulated_engine import SimulatedEngine
+from grpo.schedule.simulated_learner import SimulatedLearner
+from grpo.schedule.simulation_account import Account, run_between
 from grpo.schedule.staleness import staleness
 
 
@@ -61,37 +63,6 @@ _ANY_GROUP = JudgedGroup(
     ),
     verdicts={},
 )
-
-
-@dataclass(slots=True)
-class _Learner:
-    left_s: float = 0.0
-    since: float = 0.0
-    speed: float = 1.0
-    is_busy: bool = False
-    plan: int = 0  # which of its events is still true
-
-    def begin(self, now: float, seconds: float) -> None:
-        self.left_s, self.since, self.speed, self.is_busy = seconds, now, 1.0, True
-
-    def end(self) -> float:
-        return self.since + self.left_s / self.speed
-
-    def set_speed(self, now: float, speed: float) -> None:
-        self.left_s -= (now - self.since) * self.speed
-        self.since, self.speed = now, speed
-
-
-@dataclass(slots=True)
-class _Account:
-    """Sums up to a moment."""
-
-    now: float = 0.0
-    waited_s: float = 0.0
-    learned_s: float = 0.0
-    engine_work_s: float = 0.0
-    engine_busy_s: float = 0.0
-    num_decoded: float = 0.0
 
 
 def simulate(
@@ -149,12 +120,10 @@ class _Simulation:
         self._now = 0.0
         self._is_quiet = False
         self._is_syncing = False
-        self._learner = _Learner()
+        self._learner = SimulatedLearner()
         self._free_since = 0.0
-        self._total = _Account()
-        self._accounts: dict[int, _Account] = {}  # after each step
-        self._num_drawn = self._num_trained = self._num_dropped = self._num_expired = 0
-        self._by_staleness = Counter[int]()
+        self._total = Account()
+        self._accounts: dict[int, Account] = {}  # after each step
 
     def run(self) -> SimulatedRun:
         warm_up, steps = self._steps
@@ -164,7 +133,7 @@ class _Simulation:
             self._now, _, event, arguments = heapq.heappop(self._events)
             event(*arguments)
             self._pump()
-        return self._result(self._accounts[warm_up], self._accounts[warm_up + steps], steps)
+        return run_between(self._accounts[warm_up], self._accounts[warm_up + steps], steps, self._cluster)
 
     def _at(self, delay: float, event: Callable[..., None], *arguments: int) -> None:
         heapq.heappush(self._events, (self._now + delay, next(self._numbers), event, arguments))
@@ -207,8 +176,8 @@ class _Simulation:
             self._changed.add(worker)
 
     def _draw(self) -> _Sampled:
-        cluster, random, uid = self._cluster, self._of_groups, self._num_drawn
-        self._num_drawn += 1
+        cluster, random, uid = self._cluster, self._of_groups, self._total.num_drawn
+        self._total.num_drawn += 1
         return _Sampled(
             uid=uid,
             lengths=cluster.lengths(random, cluster.group_size).tolist(),
@@ -239,14 +208,13 @@ class _Simulation:
             self._scheduler.ready(uid, group)
             return
         self._scheduler.drop(uid)
-        self._num_dropped += 1
+        self._total.num_dropped += 1
         self._total.engine_work_s += self._work_s(group)
 
     def _work_s(self, group: _Sampled) -> float:
         """Seconds of one full engine."""
         cluster = self._cluster
-        decode_s = sum(group.lengths) * cluster.decode.step_s(cluster.max_num_seqs) / cluster.max_num_seqs
-        return decode_s + group.num_prompt_tokens * cluster.decode.prompt_token_s
+        return sum(group.lengths) * cluster.full_token_s + group.num_prompt_tokens * cluster.decode.prompt_token_s
 
     # Learner and weight sync.
 
@@ -257,13 +225,12 @@ class _Simulation:
         for group in late:
             group.versions.clear()
         self._again += late
-        self._num_expired += len(late)
-        self._num_trained += len(batch)
+        self._total.num_expired += len(late)
+        self._total.num_trained += len(batch)
         self._total.waited_s += self._now - self._free_since
         self._total.engine_work_s += sum(map(self._work_s, batch))
         step = self._scheduler.next_step - 1
-        if step > self._steps[0]:
-            self._by_staleness.update(staleness(step, v) for group in batch for v in group.versions)
+        self._total.by_staleness.update(staleness(step, v) for group in batch for v in group.versions)
         tokens = sum(length for group in batch for length in group.lengths)
         seconds = float(self._cluster.learner_s(self._of_steps, 1)[0]) + self._cluster.learner_token_s * tokens
         self._total.learned_s += seconds
@@ -298,7 +265,7 @@ class _Simulation:
         self._filter.finish_step([_ANY_GROUP])
         self._scheduler.advance(version)
         self._scheduler.expected_share = self._filter.share if self._filter.is_on else 1.0
-        self._accounts[version] = self._account()
+        self._accounts[version] = self._total.at(self._now, self._engines)
         self._free_since = self._now + float(self._cluster.overhead_s(self._of_steps, 1)[0])
         self._at(self._free_since - self._now, self._free)
 
@@ -319,34 +286,3 @@ class _Simulation:
         if learner.is_busy and learner.speed != (speed := slow if is_decoding else 1.0):
             learner.set_speed(self._now, speed)
             self._plan_learner()
-
-    # The account.
-
-    def _account(self) -> _Account:
-        return replace(
-            self._total,
-            now=self._now,
-            engine_busy_s=sum(engine.busy_s for engine in self._engines),
-            num_decoded=sum(engine.num_decoded for engine in self._engines),
-        )
-
-    def _result(self, start: _Account, end: _Account, steps: int) -> SimulatedRun:
-        cluster, elapsed = self._cluster, end.now - start.now
-        rollout_s = (end.engine_work_s - start.engine_work_s) / steps / cluster.num_workers
-        learner_s = (end.learned_s - start.learned_s) / steps
-        capacity = elapsed * cluster.num_workers * cluster.max_num_seqs / cluster.decode.step_s(cluster.max_num_seqs)
-        together = 1.0 / cluster.overlap_speed - 1.0  # what each second of the smaller one costs the larger one
-        return SimulatedRun(
-            step_s=elapsed / steps,
-            rollout_s=rollout_s,
-            learner_s=learner_s,
-            bound_s=max(rollout_s, learner_s) + together * min(rollout_s, learner_s),
-            learner_idle_share=(end.waited_s - start.waited_s) / elapsed,
-            engine_idle_share=1.0 - (end.engine_busy_s - start.engine_busy_s) / elapsed / cluster.num_workers,
-            engine_unused_share=1.0 - (end.num_decoded - start.num_decoded) / capacity,
-            num_by_staleness=dict(sorted(self._by_staleness.items())),
-            num_drawn=self._num_drawn,
-            num_trained=self._num_trained,
-            num_dropped=self._num_dropped,
-            num_expired=self._num_expired,
-        )
