@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -185,7 +184,6 @@ def main() -> None:
     """Measure all sizes; exits with 1 where a bar is missed."""
     options = parse()
     torch.set_num_threads(1)
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     config = load_config([*OVERRIDES, *options.overrides])
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(config.model))
     prompts = PromptStream(load_tasks(config.data), tokenizer, config.data, seed=config.seed)
