@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,6 +42,13 @@ def train(overrides: Sequence[str]) -> tuple[list[dict[str, float]], float]:
     Raises:
         SystemExit: the run failed; its output is printed.
     """
+    with trained(overrides) as (directory, elapsed):
+        return read_metrics(directory / "metrics.jsonl"), elapsed
+
+
+@contextmanager
+def trained(overrides: Sequence[str]) -> Iterator[tuple[Path, float]]:
+    """As `train`, but gives its run directory, which is gone afterwards, in place of the metrics."""
     with tempfile.TemporaryDirectory(prefix="keel-benchmark-") as scratch:
         directory = Path(scratch) / "run"
         command = [sys.executable, "-m", "launch.cli", "train", "quiet=true", "export=false", *overrides]
@@ -55,7 +63,7 @@ def train(overrides: Sequence[str]) -> tuple[list[dict[str, float]], float]:
         elapsed = time.perf_counter() - started
         if done.returncode:
             sys.exit(done.stdout)
-        return read_metrics(directory / "metrics.jsonl"), elapsed
+        yield directory, elapsed
 
 
 def write_json(path: Path | None, figures: dict[str, Any]) -> None:

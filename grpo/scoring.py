@@ -57,19 +57,11 @@ def score_groups(
     """
     assert judged and len({len(j.group.completions) for j in judged}) == 1, "groups of one step have one size"
     assert (kl_penalties is not None) == has_kl_reward(config), "algorithm.kl_in=reward goes with KL penalties"
-    trained = [dict(weights.of(one.group.prompt.task.domain)) for one in judged]
-    shaping: list[dict[str, list[float]]] = [{} for _ in judged]
-    if config.overlong_share > 0:
-        for terms, one in zip(shaping, judged, strict=True):
-            terms[OVERLONG_TERM] = _overlong(one, config.overlong_share, max_new_tokens)
-    if kl_penalties is not None:
-        for terms, penalties in zip(shaping, kl_penalties, strict=True):
-            terms[KL_TERM] = list(penalties)
-    verdicts = [_with_shaping(j.verdicts, w, terms) for j, w, terms in zip(judged, trained, shaping, strict=True)]
-    shaping_weights = {OVERLONG_TERM: config.overlong_penalty, KL_TERM: -config.kl_coefficient}
-    for own, terms in zip(trained, shaping, strict=True):
-        own.update({name: shaping_weights[name] for name in terms})
-    counted = [gated(v, weights.gates) for v in verdicts]
+    penalties = kl_penalties if kl_penalties is not None else [None] * len(judged)
+    columns = [_columns(one, weights, config, max_new_tokens, own) for one, own in zip(judged, penalties, strict=True)]
+    verdicts = [one[0] for one in columns]
+    counted = [one[1] for one in columns]
+    trained = [one[2] for one in columns]
     mixed = [weighted_sum(v, own) for v, own in zip(counted, trained, strict=True)]
     rewards = torch.tensor(mixed, dtype=torch.float32)
     advantages = _advantages(counted, rewards, trained, config)
@@ -90,9 +82,27 @@ def group_has_signal(
     judged: JudgedGroup, weights: TermWeights, config: AlgorithmConfig, *, max_new_tokens: int
 ) -> bool:
     """Whether any weighted term tells a group's completions apart, as `score_groups` will say, but for the KL."""
-    penalties = [[0.0] * len(judged.group.completions)] if has_kl_reward(config) else None
-    scored = score_groups([judged], weights, config, max_new_tokens=max_new_tokens, kl_penalties=penalties)
-    return scored[0].has_signal
+    _, counted, trained = _columns(judged, weights, config, max_new_tokens, None)
+    return has_signal(counted, trained)
+
+
+def _columns(
+    judged: JudgedGroup,
+    weights: TermWeights,
+    config: AlgorithmConfig,
+    max_new_tokens: int,
+    kl_penalties: Sequence[float] | None,
+) -> tuple[_Verdicts, _Verdicts, Mapping[str, float]]:
+    """(verdicts with those of the shaping terms, the same after the gates, what each of them weighs) of one group."""
+    trained = dict(weights.of(judged.group.prompt.task.domain))
+    shaping: dict[str, list[float]] = {}
+    if config.overlong_share > 0:
+        shaping[OVERLONG_TERM] = _overlong(judged, config.overlong_share, max_new_tokens)
+    if kl_penalties is not None:
+        shaping[KL_TERM] = list(kl_penalties)
+    verdicts = _with_shaping(judged.verdicts, trained, shaping)
+    shaping_weights = {OVERLONG_TERM: config.overlong_penalty, KL_TERM: -config.kl_coefficient}
+    return verdicts, gated(verdicts, weights.gates), trained | {name: shaping_weights[name] for name in shaping}
 
 
 def _overlong(judged: JudgedGroup, share: float, max_new_tokens: int) -> list[float]:

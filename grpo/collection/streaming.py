@@ -28,16 +28,14 @@ class StreamingCollector:
         rollout = config.rollout
         self._config, self._fleet, self._intake, self._display = config, fleet, intake, display
         self._finished_steps = finished_steps
-        # One group more than an engine can decode at a time, so that it never waits for the next.
-        per_worker = config.schedule.max_groups_per_worker or -(-rollout.max_num_seqs // rollout.group_size) + 1
+        self._balance = Balance(rollout.num_workers, rollout.group_size, float(rollout.max_new_tokens) / 2)
         limits = Limits(
             groups_per_step=rollout.prompts_per_step,
             max_staleness=config.schedule.staleness,
             last_step=config.steps,
-            max_in_flight=per_worker * rollout.num_workers,
+            max_in_flight=self._in_flight_limit(),
         )
         self._scheduler = Scheduler[JudgedGroup](limits, finished_steps=finished_steps)
-        self._balance = Balance(rollout.num_workers, rollout.group_size, float(rollout.max_new_tokens) / 2)
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._failure: Exception | None = None
@@ -101,6 +99,13 @@ class StreamingCollector:
             "schedule/num_ready": float(scheduler.num_ready),
         }
 
+    def _in_flight_limit(self) -> int:
+        """As many groups as keep the engines full, by the lengths so far, unless the configuration says."""
+        per_worker = self._config.schedule.max_groups_per_worker
+        if per_worker is not None:
+            return per_worker * self._config.rollout.num_workers
+        return self._balance.groups_in_flight(self._config.rollout.max_num_seqs)
+
     def _pump(self) -> None:
         """Hand out prompts while there is room."""
         while not self._is_quiet and self._failure is None and self._scheduler.may_admit():
@@ -118,8 +123,9 @@ class StreamingCollector:
             if group is None:
                 self._give_up(prompt)
                 return
-            self._balance.done(prompt.uid, sum(len(c.token_ids) for c in group.completions))
+            self._balance.done(prompt.uid, [len(c.token_ids) for c in group.completions])
             self._scheduler.sampled(prompt.uid)
+            self._scheduler.max_in_flight = self._in_flight_limit()
             self._moved()
             judged = await self._fleet.rewards.judge(group)
             if self._intake.accepts(judged):

@@ -35,7 +35,7 @@ class ScheduleConfig:
     mode: ScheduleMode = SYNC
     max_staleness: int | None = None  #: updates between a completion's oldest token and the step that trains on it
     in_flight: InFlight = InFlight.keep  #: keys and values of unfinished completions under new weights
-    max_groups_per_worker: int | None = None  #: groups handed to an engine at a time; null: rollout.max_num_seqs' worth
+    max_groups_per_worker: int | None = None  #: groups handed to an engine at a time; null: what keeps it full
     over_sample: float = (
         0.0  #: above 0, a step does not wait for its slowest groups; sync: share of groups sampled more
     )

@@ -8,8 +8,10 @@ decoded, they never go back. Step s trains the policy of version s - 1, so a gro
 updates old in it, and max_staleness k lets it be trained on up to step v + k + 1, its deadline. Groups never miss their
 deadline, because no more are admitted than fit: with n the next step to be put together and P groups a step, there is
 room for (deadline - n + 1) P groups, and every group admitted earlier has an earlier deadline or the same. Taking the
-earliest deadline first then serves all of them (Liu and Layland 1973, https://doi.org/10.1145/321738.321743, for unit
-tasks). Nothing has to be thrown away for its age, so neither short completions nor easy prompts are preferred.
+earliest deadline first serves all of them (Liu and Layland 1973, https://doi.org/10.1145/321738.321743, for unit
+tasks), as long as no step takes a younger group in the place of an older one that is still being sampled and would then
+be left without any: for that one it waits. Nothing has to be thrown away for its age, so neither short completions nor
+easy prompts are preferred.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from grpo.config import AdvantageKind, Aggregation, AlgorithmConfig, KLPlacement, Mixture
 from grpo.errors import ConfigError
 from grpo.records import FinishReason
-from grpo.scoring import loss_token_counts, score_groups, step_micro_batches, train_sequences
+from grpo.scoring import group_has_signal, loss_token_counts, score_groups, step_micro_batches, train_sequences
 from rewards.base import Outcome
-from rewards.mixture import TermWeights
+from rewards.mixture import Gate, TermWeights
 from tests.builders import make_completion, make_judged, make_scored
 
 NAN = math.nan
@@ -489,3 +489,34 @@ def test_no_signal_at_all_still_gives_every_rank_a_pass_without_gradient(rewards
     assert [len(batches) for batches in ranks] == [1] * num_ranks
     gradient, _ = packed_gradient(groups, config, num_ranks=num_ranks, max_tokens=64)
     assert (gradient == 0).all()
+
+
+@given(
+    rewards=st.lists(st.sampled_from([0.0, 1.0, NAN, None]), min_size=3, max_size=3),
+    others=st.lists(st.sampled_from([0.0, 0.5, None]), min_size=3, max_size=3),
+    lengths=st.lists(st.integers(1, MAX_NEW), min_size=3, max_size=3),
+    weights=st.sampled_from([(1.0, 0.0), (1.0, 1.0), (0.0, 0.0)]),
+    is_gated=st.booleans(),
+    overlong_share=st.sampled_from([0.0, 0.5]),
+    has_kl=st.booleans(),
+)
+@settings(max_examples=200)
+def test_whether_a_group_has_signal_is_what_scoring_says(
+    rewards: list[float | None],
+    others: list[float | None],
+    lengths: list[int],
+    weights: tuple[float, float],
+    is_gated: bool,
+    overlong_share: float,
+    has_kl: bool,
+) -> None:
+    """But for the KL, which is not known yet: equal penalties stand for it."""
+    judged = make_judged(rewards, [make_completion(range(n)) for n in lengths], others={"other": others})
+    gates = {"unit_tests": Gate(term="other", at_least=0.25)} if is_gated else {}
+    terms = TermWeights(default=dict(zip(("unit_tests", "other"), weights, strict=True)), gates=gates)
+    kl = {"kl_in": KLPlacement.reward, "kl_coefficient": 0.1} if has_kl else {}
+    config = AlgorithmConfig(overlong_share=overlong_share, **kl)
+    [scored] = score_groups(
+        [judged], terms, config, max_new_tokens=MAX_NEW, kl_penalties=[[0.0] * 3] if has_kl else None
+    )
+    assert group_has_signal(judged, terms, config, max_new_tokens=MAX_NEW) is scored.has_signal

@@ -95,7 +95,7 @@ def test_work_goes_where_least_is_left() -> None:
     assert balance.assign(2, 5) == 0 and balance.assign(3, 500) == 1
     assert balance.assign(4, 5) == 0, "the other has a long prompt"
     for uid in range(5):
-        balance.done(uid, 4 * 30)
+        balance.done(uid, [30] * 4)
     assert balance.outstanding() == pytest.approx((0.0, 0.0))
     assert 10.0 < balance.expected_tokens < 30.0
     balance.assign(9, 1)

@@ -40,6 +40,7 @@ class World:
     numbers: int = 0
     is_learning: bool = False
     peak_outstanding: int = 0
+    expired: int = 0
 
     def at(self, delay: float, event: Callable[[], object]) -> None:
         self.numbers += 1
@@ -68,7 +69,9 @@ class World:
             self.again.append(uid)
             self.tries[uid] += 1  # nothing arrives of what was aborted
         if not self.is_learning and (batch := self.scheduler.take()) is not None:
-            self.again += self.scheduler.expired()
+            late = self.scheduler.expired()
+            self.expired += len(late)
+            self.again += late
             self.is_learning = True
             self.trained.append([(uid, self.began_with[uid]) for uid in batch])
             self.at(2.0 * self.draw(), lambda: self.at(self.draw(), self.updated))
@@ -123,6 +126,7 @@ def test_random_schedules(
     used = [uid for batch in world.trained for uid, _ in batch]
     assert len(used) == len(set(used)) == per_step * steps
     assert sorted(used + world.dropped) == list(range(world.drawn)), "a prompt was lost or used twice"
+    assert world.expired == 0, "a group was too old for any step"
     assert world.peak_outstanding <= (max_staleness + 1) * per_step
     assert scheduler.num_open == scheduler.num_ready == 0
 
@@ -172,6 +176,41 @@ def test_a_step_waits_for_the_group_it_is_the_last_one_for() -> None:
     scheduler.ready(0, 0)
     assert sorted(scheduler.take() or []) == [0, 3]
     assert sorted(scheduler.take() or []) == [4, 5]
+
+
+def test_younger_groups_do_not_take_the_places_of_older_ones() -> None:
+    """One group a step. Of three of version 0, due at step 3, one is trained on; then a younger one is ready first."""
+    scheduler = Scheduler[int](limits(1, 2, 9))
+    for uid in range(3):
+        scheduler.admit(uid)
+    scheduler.ready(0, 0)
+    assert scheduler.take() == [0]
+    scheduler.advance(1)
+    scheduler.admit(3)
+    scheduler.ready(3, 3)
+    assert scheduler.take() is None, "with it, step 3 would be left to both 1 and 2"
+    scheduler.ready(2, 2)
+    assert scheduler.take() == [2]
+    assert scheduler.take() is None, "1 is due"
+    scheduler.ready(1, 1)
+    assert scheduler.take() == [1] and scheduler.expired() == []
+
+
+def test_admission_goes_on_while_a_step_waits_for_its_last_group() -> None:
+    scheduler = Scheduler[int](limits(1, 1, 9))
+    scheduler.admit(0)
+    scheduler.admit(1)
+    scheduler.ready(0, 0)
+    assert not scheduler.may_admit(), "step 1 is complete"
+    assert scheduler.take() == [0]
+    scheduler.advance(1)
+    assert scheduler.may_admit()
+    scheduler.admit(2)
+    scheduler.ready(2, 2)
+    assert scheduler.take() is None, "1 is due"
+    assert not scheduler.may_admit(), "there is room for two in all"
+    scheduler.drop(1)
+    assert scheduler.take() == [2]
 
 
 def test_admission_rests_while_a_whole_step_waits() -> None:
