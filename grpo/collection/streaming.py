@@ -28,16 +28,14 @@ class StreamingCollector:
         rollout = config.rollout
         self._config, self._fleet, self._intake, self._display = config, fleet, intake, display
         self._finished_steps = finished_steps
-        # One group more than an engine can decode at a time, so that it never waits for the next.
-        per_worker = config.schedule.max_groups_per_worker or -(-rollout.max_num_seqs // rollout.group_size) + 1
         limits = Limits(
             groups_per_step=rollout.prompts_per_step,
             max_staleness=config.schedule.staleness,
             last_step=config.steps,
-            max_in_flight=per_worker * rollout.num_workers,
+            max_in_flight=groups_per_worker(config) * rollout.num_workers,
         )
         self._scheduler = Scheduler[JudgedGroup](limits, finished_steps=finished_steps)
-        self._balance = Balance(rollout.num_workers, rollout.group_size, float(rollout.max_new_tokens) / 2)
+        self._balance = make_balance(config)
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._failure: Exception | None = None
@@ -157,3 +155,15 @@ class StreamingCollector:
     def _show(self) -> None:
         total = self._config.rollout.prompts_per_step
         self._display.phase("sampling", min(self._scheduler.num_ready, total), total)
+
+
+def groups_per_worker(config: RunConfig) -> int:
+    """Groups that an engine is given at a time: one more than it can decode, so that it never waits for the next."""
+    rollout = config.rollout
+    return config.schedule.max_groups_per_worker or -(-rollout.max_num_seqs // rollout.group_size) + 1
+
+
+def make_balance(config: RunConfig) -> Balance:
+    """Nothing assigned yet."""
+    rollout = config.rollout
+    return Balance(rollout.num_workers, rollout.group_size, float(rollout.max_new_tokens) / 2)
