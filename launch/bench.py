@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -127,6 +128,8 @@ def _measured(config: RunConfig, options: Options) -> tuple[dict[str, Any], Meas
     check_resources(config, device, only_rollout=True)
     model_path, prompts = prepare_prompts(config)
     logs = Path(tempfile.mkdtemp(prefix="keel-bench-"))
+    # Engines are ended, whoever asks for it.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with ray_session(config, device):
         measured = asyncio.run(measure(config, device, model_path, prompts, options, logs, _note))
     shutil.rmtree(logs)  # after a failure they stay: the message names them

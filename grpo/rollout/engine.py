@@ -17,6 +17,7 @@ from grpo.records import Completion, Group, Prompt, RequestTiming, WeightManifes
 from grpo.rollout.requests import (
     completion,
     engine_arguments,
+    leave_out_token_texts,
     request_inputs,
     request_timing,
     sampling_params,
@@ -132,6 +133,7 @@ class Engine:
         inputs = request_inputs(prompt, version)
         member = await self._alive(self._llm.add_request(f"{prompt.uid}-{self._requests}", inputs, params))
         self._versions[member.request_id] = [(version, 0)]
+        leave_out_token_texts(self._llm.output_processor.request_states.get(member.request_id))
         return member
 
     async def _group(self, prompt: Prompt, members: Sequence[Any]) -> Group:

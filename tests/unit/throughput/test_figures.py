@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_a_round_of_other_lengths_or_groups_is_not_compared() -> None:
         ({"rounds": 0}, "--rounds=0: a ratio takes a round. Set 1 or more (5 is usual)."),
     ],
 )
-def test_options_that_measure_nothing_are_refused(options: dict[str, int], message: str) -> None:
+def test_options_that_measure_nothing_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Options(**options)
     assert str(caught.value) == message
