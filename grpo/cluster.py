@@ -42,8 +42,11 @@ def resolve_device(config: RunConfig) -> str:
     return config.cluster.device.value
 
 
-def check_resources(config: RunConfig, device: str) -> None:
+def check_resources(config: RunConfig, device: str, *, only_rollout: bool = False) -> None:
     """Compare what the workers reserve with what a local Ray would have. Nothing is started.
+
+    Args:
+        only_rollout: no other workers will be started.
 
     Raises:
         ConfigError: more CPUs or GPUs are asked for than there are; lists who asks for what.
@@ -58,6 +61,8 @@ def check_resources(config: RunConfig, device: str) -> None:
     terms = {f"reward.terms.{name}": config.reward.term(name) for name in config.reward.terms}
     own = {name: term for name, term in terms.items() if term.num_workers}
     parts |= {f"{name}.num_workers x cpus_per_worker": t.num_workers * t.cpus_per_worker for name, t in own.items()}
+    if only_rollout:
+        parts = {name: value for name, value in parts.items() if name.startswith("rollout.")}
     _compare("cluster.num_cpus", parts, config.cluster.num_cpus or num_cores(), "logical CPUs")
     if device == "cuda":
         gpus: dict[str, float] = {
@@ -66,6 +71,8 @@ def check_resources(config: RunConfig, device: str) -> None:
             "learner.num_ranks": config.learner.num_ranks,
         }
         gpus |= {f"{name}.num_workers x gpus_per_worker": t.num_workers * t.gpus_per_worker for name, t in own.items()}
+        if only_rollout:
+            gpus = {name: value for name, value in gpus.items() if name.startswith("rollout.")}
         there = torch.cuda.device_count() if config.cluster.num_gpus is None else config.cluster.num_gpus
         _compare("cluster.num_gpus", gpus, there, "GPUs")
 

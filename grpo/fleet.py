@@ -65,22 +65,36 @@ class Fleet:
             RewardError: a reward term can't work where its worker is.
             WorkerError: a worker did not come up; holds its own traceback.
         """
-        self._create(terms)
+        self._create_learners()
+        self._create_rollouts()
+        self._create_judges(terms)
         judges = self.rewards.workers
         builds = [w.start.remote() for w in judges]
         starts = [w.start.remote(str(model_path)) for w in self.rollouts]
         host, port = await self._call("learner_0", self.learners[0].address.remote())
         loads = [w.start.remote(host, port, str(model_path)) for w in self.learners]
+        workers = [*self.learners, *self.rollouts, *judges]
+        manifests = await self._started(workers, [*loads, *starts, *builds])
+        await self._connect(manifests[0])
+
+    async def launch_rollouts(self, model_path: Path) -> None:
+        """Create the rollout workers alone and load the model in them: they sample, but nobody sends them weights.
+
+        Raises:
+            ConfigError, WorkerError: as `launch`.
+        """
+        self._create_rollouts()
+        await self._started(self.rollouts, [w.start.remote(str(model_path)) for w in self.rollouts])
+
+    async def _started(self, workers: Sequence[ActorProxy[Any]], calls: Sequence[Awaitable[Any]]) -> list[Any]:
         limit = self._config.cluster.startup_timeout_s
         try:
-            workers = [*self.learners, *self.rollouts, *judges]
-            manifests = await asyncio.wait_for(self._all(workers, [*loads, *starts, *builds]), limit)
+            return await asyncio.wait_for(self._all(workers, calls), limit)
         except TimeoutError:
             raise WorkerError(
                 f"the workers were not up after cluster.startup_timeout_s={limit:g} s. What they were doing is in "
                 f"{self.log_dir}. Raise it for a large model on a slow disk."
             ) from None
-        await self._connect(manifests[0])
 
     async def _connect(self, manifest: WeightManifest) -> None:
         self._delivery = Delivery(
@@ -139,10 +153,18 @@ class Fleet:
             for task in tasks:
                 task.cancel()
 
-    async def sample(self, worker: int, prompt: Prompt) -> Group | None:
-        """Sample one group on the rollout worker of an index, among whatever else it decodes. None: aborted."""
+    async def sample(self, worker: int, prompt: Prompt, lengths: Sequence[int] | None = None) -> Group | None:
+        """Sample one group on the rollout worker of an index, among whatever else it decodes. None: aborted.
+
+        Args:
+            lengths: see `Engine.sample`.
+        """
         actor = self.rollouts[worker]
-        return await self._call(self._names[actor], actor.sample.remote(prompt))
+        return await self._call(self._names[actor], actor.sample.remote(prompt, lengths))
+
+    async def reset_prefix_caches(self) -> None:
+        """Make every engine forget the prefixes it has seen. Nothing may be in flight."""
+        await self._all(self.rollouts, [w.reset_prefix_cache.remote() for w in self.rollouts])
 
     def abort(self, worker: int, uid: int) -> None:
         """Have a rollout worker give up the group of a prompt; its `sample` then returns None."""
@@ -207,10 +229,8 @@ class Fleet:
         if self._delivery is not None:
             self._delivery.close()
 
-    def _create(self, terms: Mapping[str, TermSpec]) -> None:
-        config, on_gpu = self._config, self._device == "cuda"
-        rollout, learner = config.rollout, config.learner
-        threads = rollout.threads or max(1, num_cores() // rollout.num_workers)
+    def _create_learners(self) -> None:
+        config, on_gpu, learner = self._config, self._device == "cuda", self._config.learner
         learner_threads = learner.threads or max(1, num_cores() // learner.num_ranks)
         self.learners = self._actors(
             "learner",
@@ -223,18 +243,23 @@ class Fleet:
             remedy="Lower learner.num_ranks or learner.cpus_per_rank, or add nodes.",
             extra={"concurrency_groups": {"control": 1}},
         )
+
+    def _create_rollouts(self) -> None:
+        config, on_gpu, rollout = self._config, self._device == "cuda", self._config.rollout
         self.rollouts = self._actors(
             "rollout",
             RolloutWorker,
             rollout.num_workers,
             cpus=rollout.cpus_per_worker,
             gpus=rollout.tensor_parallel_size if on_gpu else 0,
-            environment=engine_environment(self._device, threads),
+            environment=engine_environment(self._device, engine_threads(config)),
             arguments=lambda i, log: (i, config, self._device, log),
             remedy="Lower rollout.num_workers, rollout.tensor_parallel_size or rollout.cpus_per_worker, or add nodes.",
         )
-        for plan in plan_pools(config.reward):
-            gpus = plan.gpus if on_gpu else 0
+
+    def _create_judges(self, terms: Mapping[str, TermSpec]) -> None:
+        for plan in plan_pools(self._config.reward):
+            gpus = plan.gpus if self._device == "cuda" else 0
             spawn = self._spawner(
                 plan.name,
                 RewardWorker,
@@ -308,6 +333,11 @@ class Fleet:
             cause = last_traceback(log.read_text(errors="replace")) if log.exists() else ""
             return WorkerError(f"{name} died: {error}\n{cause}\nWhole log: {log}")
         return error
+
+
+def engine_threads(config: RunConfig) -> int:
+    """OpenMP threads of each engine on a CPU."""
+    return config.rollout.threads or max(1, num_cores() // config.rollout.num_workers)
 
 
 def _spread(prompts: Sequence[Prompt], num_workers: int) -> list[list[Prompt]]:

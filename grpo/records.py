@@ -97,6 +97,22 @@ class Completion:
         return self.version_spans[-1][0]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestTiming:
+    """When one completion was where, seconds on the monotonic clock of the engine's machine.
+
+    Attributes:
+        admitted_s: handed to the engine.
+        scheduled_s: first in a batch; until then it waited for room.
+        first_token_s, finished_s: its first and last token were sampled.
+    """
+
+    admitted_s: float
+    scheduled_s: float
+    first_token_s: float
+    finished_s: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Group:
     """G completions of one prompt.
@@ -104,6 +120,7 @@ class Group:
     Attributes:
         latency_s: seconds from when the engine was let go to the last completion.
         num_cached_prompt_tokens: prompt tokens the engine found in its prefix cache, summed over the group.
+        timings: of each completion, [G]; empty unless the engine keeps statistics of requests, which training does not.
     """
 
     prompt: Prompt
@@ -111,6 +128,7 @@ class Group:
     worker: int
     latency_s: float
     num_cached_prompt_tokens: int
+    timings: tuple[RequestTiming, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -15,6 +15,8 @@ usage: grpo COMMAND [arguments]
         -m key=a,b                               one run for each value
         --config-dir DIR                         presets of your own, laid out like conf/
   report RUN                                     write RUN/report.html again from the run's files
+  bench rollout [key=value ...]                  measure how fast rollout workers sample, against bare vLLM
+        --help                                   groups, rounds, lengths, and --json PATH
   doctor                                         look at this machine: packages, devices, space, sandbox
   reward_head fit|evaluate|gate                  fit a small reward to preference pairs; judge a reward model
         --help                                   what each takes
@@ -46,6 +48,10 @@ def _dispatch() -> None:
         from launch.report import main as report
 
         report(arguments)
+    elif command == "bench":
+        from launch.bench import main as bench
+
+        bench(arguments)
     elif command == "doctor":
         from launch.doctor import main as doctor
 

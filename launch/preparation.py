@@ -56,13 +56,7 @@ def prepare(config: RunConfig) -> Prepared:
     terms = prepare_terms(config)
     checkpoint = find_checkpoint(config.resume) if config.resume is not None else None
     state = load_state(checkpoint, config) if checkpoint is not None else None
-    sources = open_sources(config.data)
-    model_path = resolve_model(config.model)
-    check_supported(model_path, config.model)
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=config.model.trust_remote_code)
-    prompts = make_prompts(sources, tokenizer, config.data, seed=config.seed)
+    model_path, prompts = prepare_prompts(config)
     _check_domains(config, prompts)
     intake = Intake(config, prompts)
     if state is not None:
@@ -102,6 +96,21 @@ def prepare(config: RunConfig) -> Prepared:
         display=display,
         plan=plan,
     )
+
+
+def prepare_prompts(config: RunConfig) -> tuple[Path, Prompts]:
+    """The model on disk, and the tasks rendered for it.
+
+    Raises:
+        DataError, ModelError: a source or the model can't be used.
+    """
+    sources = open_sources(config.data)  # first: it takes no model
+    model_path = resolve_model(config.model)
+    check_supported(model_path, config.model)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=config.model.trust_remote_code)
+    return model_path, make_prompts(sources, tokenizer, config.data, seed=config.seed)
 
 
 def prepare_terms(config: RunConfig) -> dict[str, TermSpec]:

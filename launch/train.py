@@ -17,7 +17,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 
 from grpo.config import RunConfig
-from grpo.errors import KeelError
 from launch.configuration import (
     CONF_DIR,
     load_config,
@@ -26,7 +25,7 @@ from launch.configuration import (
     to_run_config,
     with_open_dictionaries,
 )
-from rewards.base import RewardError
+from launch.screen import one_screen_errors
 
 if TYPE_CHECKING:
     from launch.preparation import Prepared
@@ -42,7 +41,7 @@ def main(arguments: list[str]) -> None:
     known, rest = parser.parse_known_args(arguments)
     shows_only = any(argument.split("=")[0] in _SHOWS_ONLY for argument in rest)
     if not shows_only:
-        with _one_screen_errors():
+        with one_screen_errors():
             # Every run of a sweep is checked before the first one starts.
             for one in sweep(rest) if known.multirun else [rest]:
                 load_config(one, known.config_dir)
@@ -56,7 +55,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _job(hydra_config: Any, started: str) -> float | None:
-    with _one_screen_errors():
+    with one_screen_errors():
         config = to_run_config(hydra_config)
         config = replace(config, output_dir=_output_dir(config, started))
         return train(config)
@@ -78,18 +77,6 @@ def _output_dir(config: RunConfig, started: str) -> str:
         directory = f"{directory}/{job.job.num:03d}_{label}"
     # Workers on other nodes have another working directory.
     return str(Path(directory).expanduser().resolve())
-
-
-class _one_screen_errors:
-    """Turns Keel's own errors into one plain message and an exit code; others keep their traceback."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, KeelError | RewardError):
-            bad_input = isinstance(error, ValueError)
-            print(f"\n{'Error' if bad_input else 'The run failed'}: {error}", file=sys.stderr)
-            sys.exit(2 if bad_input else 1)
 
 
 def train(config: RunConfig) -> float:

@@ -28,7 +28,7 @@ class StreamingCollector:
         rollout = config.rollout
         self._config, self._fleet, self._intake, self._display = config, fleet, intake, display
         self._finished_steps = finished_steps
-        self._balance = Balance(rollout.num_workers, rollout.group_size, float(rollout.max_new_tokens) / 2)
+        self._balance = make_balance(config)
         limits = Limits(
             groups_per_step=rollout.prompts_per_step,
             max_staleness=config.schedule.staleness,
@@ -163,3 +163,9 @@ class StreamingCollector:
     def _show(self) -> None:
         total = self._config.rollout.prompts_per_step
         self._display.phase("sampling", min(self._scheduler.num_ready, total), total)
+
+
+def make_balance(config: RunConfig) -> Balance:
+    """Nothing assigned yet."""
+    rollout = config.rollout
+    return Balance(rollout.num_workers, rollout.group_size, float(rollout.max_new_tokens) / 2)

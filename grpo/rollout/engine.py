@@ -1,4 +1,4 @@
-"""vLLM's AsyncLLM behind the few calls that Keel needs; the only file that knows vLLM's interface."""
+"""vLLM's AsyncLLM behind the few calls that Keel needs; with requests.py the only one that knows vLLM's interface."""
 
 from __future__ import annotations
 
@@ -15,9 +15,17 @@ import numpy as np
 
 from grpo.config import InFlight, RunConfig, SyncBackend
 from grpo.errors import SyncError, WorkerError
-from grpo.records import Completion, FinishReason, FloatArray, Group, Prompt, WeightManifest, WeightUpdate
+from grpo.records import Completion, FloatArray, Group, Prompt, RequestTiming, WeightManifest, WeightUpdate
 from grpo.rollout.capabilities import require_capabilities
-from grpo.rollout.versions import version_spans
+from grpo.rollout.requests import (
+    completion,
+    engine_arguments,
+    leave_out_token_texts,
+    request_inputs,
+    request_timing,
+    sampling_params,
+    tokens_containing,
+)
 from grpo.sync.backend import Order
 from grpo.sync.channel import Endpoint
 from grpo.sync.probe import PROBE_TEXT, probe_tokens
@@ -70,10 +78,10 @@ class Engine:
         self._settled = asyncio.Event()  #: no update is under way
         self._settled.set()
         self._sync_timeout_s = config.sync.timeout_s
-        arguments = _engine_args(config, model_path, device)
+        arguments = engine_arguments(config, model_path, device)
         require_capabilities(arguments)
         self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
-        self._stop_token_ids = _tokens_containing(self._llm.get_tokenizer(), self._config.stop)
+        self._stop_token_ids = tokens_containing(self._llm.get_tokenizer(), self._config.stop)
 
     async def generate(self, prompts: Sequence[Prompt], seed: int) -> AsyncIterator[Group]:
         """Sample a group for each prompt; yields each as soon as its last completion is done.
@@ -99,9 +107,13 @@ class Engine:
         """Seed the sampler."""
         await self._alive(self._llm.collective_rpc("keel_seed", args=(seed,)))
 
-    async def sample(self, prompt: Prompt) -> Group | None:
-        """Sample one group among whatever else is being decoded; new weights may arrive meanwhile. None: aborted."""
-        work = asyncio.create_task(self._sample(prompt))
+    async def sample(self, prompt: Prompt, lengths: Sequence[int] | None = None) -> Group | None:
+        """Sample one group among whatever else is being decoded; new weights may arrive meanwhile. None: aborted.
+
+        Args:
+            lengths: tokens of each completion, [G], for measurements: no end is heeded. None: they end by themselves.
+        """
+        work = asyncio.create_task(self._sample(prompt, lengths))
         self._sampling[prompt.uid] = work
         try:
             await asyncio.wait({work})
@@ -110,52 +122,46 @@ class Engine:
             work.cancel()
             del self._sampling[prompt.uid]
 
-    async def _sample(self, prompt: Prompt) -> Group:
+    async def _sample(self, prompt: Prompt, lengths: Sequence[int] | None) -> Group:
         await self.until_settled()
-        return await self._group(prompt, await self._add_group(prompt))
+        return await self._group(prompt, await self._add_group(prompt, lengths))
 
     def abort(self, uid: int) -> None:
         """Give up the group of prompt `uid`, if it is not done."""
         if uid in self._sampling:
             self._sampling[uid].cancel()
 
-    async def _add_group(self, prompt: Prompt) -> list[Any]:
-        return [await self._add(prompt) for _ in range(self._config.group_size)]
+    async def reset_prefix_cache(self) -> None:
+        """Forget all prefixes. Nothing may be in flight."""
+        if not await self._alive(self._llm.reset_prefix_cache()):
+            raise RuntimeError("the prefix cache is in use by completions that are being decoded")
 
-    async def _add(self, prompt: Prompt) -> Any:
+    async def _add_group(self, prompt: Prompt, lengths: Sequence[int] | None = None) -> list[Any]:
+        return [await self._add(prompt, length) for length in lengths or [None] * self._config.group_size]
+
+    async def _add(self, prompt: Prompt, length: int | None) -> Any:
         """Put one request into the scheduler; returns where its output will appear."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        config = self._config
         self._requests += 1
-        params = SamplingParams(
-            temperature=config.temperature,
-            top_p=config.top_p,
-            top_k=config.top_k,
-            max_tokens=min(config.max_new_tokens, self._max_length - len(prompt.token_ids)),
-            stop=config.stop or None,
-            stop_token_ids=self._stop_token_ids or None,
-            logprobs=0,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        # While requests are running vLLM can't empty its prefix cache. The salt keeps what old weights computed from
-        # requests that begin under new ones.
+        params = sampling_params(self._config, self._max_length, prompt, self._stop_token_ids, length)
         version = self.policy_version
-        inputs: Any = {"prompt_token_ids": prompt.token_ids.tolist(), "cache_salt": f"policy {version}"}
+        inputs = request_inputs(prompt, version)
         member = await self._alive(self._llm.add_request(f"{prompt.uid}-{self._requests}", inputs, params))
         self._versions[member.request_id] = [(version, 0)]
+        leave_out_token_texts(self._llm.output_processor.request_states.get(member.request_id))
         return member
 
     async def _group(self, prompt: Prompt, members: Sequence[Any]) -> Group:
         started = time.perf_counter()
         completions: list[Completion] = []
+        timings: list[RequestTiming] = []
         cached, ids = 0, [member.request_id for member in members]
         try:
             for member in members:
                 output = await self._alive(member.get())
                 cached += output.num_cached_tokens or 0
-                completions.append(_completion(output.outputs[0], self._versions[member.request_id]))
+                completions.append(completion(output.outputs[0], self._versions[member.request_id]))
+                if output.metrics is not None:
+                    timings.append(request_timing(output.metrics))
         finally:
             if len(completions) < len(members):  # nobody waits for the rest
                 await self._llm.abort(ids[len(completions) :], internal=True)
@@ -167,6 +173,7 @@ class Engine:
             worker=self._worker,
             latency_s=time.perf_counter() - started,
             num_cached_prompt_tokens=cached,
+            timings=tuple(timings),
         )
 
     async def join_sync(
@@ -299,56 +306,3 @@ class Engine:
         """End vLLM's processes."""
         with suppress(ProcessLookupError):
             self._llm.shutdown()
-
-
-def _engine_args(config: RunConfig, model_path: Path, device: str) -> dict[str, Any]:
-    rollout = config.rollout
-    arguments: dict[str, Any] = {
-        "model": str(model_path),
-        "trust_remote_code": config.model.trust_remote_code,
-        "dtype": config.model.rollout_dtype.value,
-        "max_model_len": config.model.max_length,
-        "tensor_parallel_size": rollout.tensor_parallel_size,
-        "distributed_executor_backend": "mp" if rollout.tensor_parallel_size > 1 else None,
-        "enforce_eager": rollout.enforce_eager,
-        "max_num_seqs": rollout.max_num_seqs,
-        "seed": config.seed,
-        # Logprobs of the distribution that was sampled from, temperature included: what the loss needs.
-        "logprobs_mode": "processed_logprobs",
-        "worker_extension_cls": "grpo.rollout.extension.WeightReceiver",
-        "enable_prefix_caching": True,
-        # Repetition penalties and the like from generation_config.json would bias the ratio in silence.
-        "generation_config": "vllm",
-        "disable_log_stats": True,
-    }
-    if rollout.block_size is not None:
-        arguments["block_size"] = rollout.block_size
-    if device == "cuda":
-        arguments["gpu_memory_utilization"] = rollout.gpu_memory_utilization
-    else:
-        arguments["kv_cache_memory_bytes"] = int(rollout.kv_cache_gib * 2**30)
-    return arguments | rollout.engine_args
-
-
-def _tokens_containing(tokenizer: Any, stops: Sequence[str]) -> list[int]:
-    """Vocabulary entries in which a stop string occurs.
-
-    The engine's scheduler acts on a stop token at once; a stop string is found outside it, some tokens late, which
-    wastes them and makes the batch's composition, and with it the random numbers, depend on timing.
-    """
-    if not stops:
-        return []
-    texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
-    return [i for i, text in enumerate(texts) if any(stop in text for stop in stops)]
-
-
-def _completion(output: Any, versions: Sequence[tuple[int, int]]) -> Completion:
-    token_ids = list(output.token_ids)
-    logprobs = [step[token].logprob for step, token in zip(output.logprobs, token_ids, strict=True)]
-    return Completion(
-        token_ids=np.asarray(token_ids, dtype=np.int64),
-        behavior_logprobs=np.asarray(logprobs, dtype=np.float32),
-        text=output.text,
-        finish_reason=FinishReason(output.finish_reason if output.finish_reason in ("stop", "length") else "aborted"),
-        version_spans=version_spans(versions, len(token_ids)),
-    )

@@ -51,9 +51,13 @@ class RolloutWorker:
         async for group in self._required.generate(prompts, seed):
             yield group
 
-    async def sample(self, prompt: Prompt) -> Group | None:
+    async def sample(self, prompt: Prompt, lengths: Sequence[int] | None = None) -> Group | None:
         """See `Engine.sample`."""
-        return await self._required.sample(prompt)
+        return await self._required.sample(prompt, lengths)
+
+    async def reset_prefix_cache(self) -> None:
+        """See `Engine.reset_prefix_cache`."""
+        await self._required.reset_prefix_cache()
 
     async def abort(self, uid: int) -> None:
         """See `Engine.abort`."""

@@ -17,6 +17,7 @@ from grpo.packing import pack
 from grpo.records import (
     FinishReason,
     LossOutput,
+    RequestTiming,
     StepDenominator,
     StepReport,
     TensorSpec,
@@ -32,6 +33,7 @@ EXAMPLES = [
     SCORED.group.prompt.task,
     SCORED.group.prompt,
     SCORED.group.completions[0],
+    RequestTiming(admitted_s=1.0, scheduled_s=1.5, first_token_s=2.0, finished_s=3.0),
     SCORED.group,
     make_judged([0.5, float("nan")]),
     SCORED,
