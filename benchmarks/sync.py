@@ -4,7 +4,7 @@ Learner ranks with a real Publisher and engines' processes with a real Subscribe
 arrives is checked off and dropped. The floor is one broadcast of one flat buffer among the same processes. The weights
 are the model's own; before every sync each element is moved by the learning rate, as far as AdamW goes at most. The
 engine's load is that of a short training run, and peak memory that of fresh processes, above parameters, in units of
-the largest bucket.
+the largest bucket. CPU time is that of all processes together.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -88,7 +89,7 @@ class Participant:
         channel = self._channel(generation) if backend is not SyncBackend.disk else None
         if self.receiver < 0:
             if self.rank == 0:
-                sender = make_sender(backend, channel, shared[0], directory=self.directory, full_every=1 << 30)
+                sender = make_sender(backend, channel, shared[0], directory=self.directory)
                 publisher.attach(sender, CPU)
             return publisher
         rank = 1 + self.receiver
@@ -115,22 +116,24 @@ class Participant:
             self.account = end.account(order, 0.0)
         dist.barrier()
 
-    def rounds(self, steps: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
-        """Seconds of every step in every round, every other round in the opposite order, after two to warm up.
+    def rounds(self, steps: dict[str, Callable[[], None]]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+        """(wall, this process's CPU) seconds of every step in every round, every other round in the opposite order.
 
         Weights move before a delta alone: between two of them lies one update of the optimiser, as in training.
         """
         seconds: dict[str, list[float]] = {name: [] for name in steps}
+        busy: dict[str, list[float]] = {name: [] for name in steps}
         for number in range(-2, self.options.rounds):
             for name in list(steps) if number % 2 == 0 else reversed(steps):
                 if name in ARMS and ARMS[name][0] is SyncBackend.delta:
                     self.move()
                 dist.barrier()
-                started = time.perf_counter()
+                started, busy_before = time.perf_counter(), time.process_time()
                 steps[name]()
                 if number >= 0:
                     seconds[name].append(time.perf_counter() - started)
-        return seconds
+                    busy[name].append(time.process_time() - busy_before)
+        return seconds, busy
 
     def move(self) -> None:
         """One update of the optimiser: every element by the learning rate."""
@@ -145,17 +148,19 @@ def load_weights(options: argparse.Namespace) -> dict[str, Tensor]:
 
     config = load_config([] if options.model is None else [f"model.path={options.model}"])
     model = AutoModelForCausalLM.from_pretrained(resolve_model(config.model), dtype=torch.float32)
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+    # In memory of their own: pages of a mapped file count when they are first read, as if the sync had taken them.
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
 def timed(me: Participant) -> dict[str, Any]:
     """Seconds of the floor and of every arm, round by round; at learner rank 0 those of all processes together."""
-    ends = {b: me.join(me.parameters, b, g) for g, b in enumerate(dict.fromkeys(b for b, _ in ARMS.values()))}
+    backends = dict.fromkeys(ARMS[name][0] for name in me.options.arms)
+    ends = {backend: me.join(me.parameters, backend, number) for number, backend in enumerate(backends)}
     some = next(iter(ends.values()))
     shared = [sum(map(num_elements, some.manifest.buckets)) if isinstance(some, Publisher) else 0]
     dist.broadcast_object_list(shared, src=0)
     flat = empty_flat(shared[0], DTYPES[me.options.dtype], CPU).fill_(1)
-    traffic: dict[str, list[tuple[int, float | None]]] = {name: [] for name in ARMS}
+    traffic: dict[str, list[tuple[int, float | None]]] = {name: [] for name in me.options.arms}
 
     def floor() -> None:
         dist.broadcast(flat, src=0)
@@ -171,11 +176,12 @@ def timed(me: Participant) -> dict[str, Any]:
 
         return step
 
-    seconds = me.rounds({FLOOR: floor} | {name: arm(name) for name in ARMS})
+    seconds, busy = me.rounds({FLOOR: floor} | {name: arm(name) for name in me.options.arms})
     shares = {name: found[-1] for name, found in traffic.items() if found}
     everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, shares)
-    return {"seconds": seconds, "traffic": everyone[-1], "wire_bytes": flat.nbytes}
+    dist.all_gather_object(everyone, (shares, {name: median(values) for name, values in busy.items()}))
+    cpu = {name: sum(theirs[name] for _, theirs in everyone) for name in busy}
+    return {"seconds": seconds, "cpu_s": cpu, "traffic": everyone[-1][0], "wire_bytes": flat.nbytes}
 
 
 def peak(me: Participant, arm: str) -> dict[str, Any]:
@@ -236,6 +242,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--bucket-mib", type=int, default=64, help="as sync.bucket_mib (default: 64)")
     parser.add_argument("--lr", type=float, default=1e-6, help="how far each element moves (default: 1e-6)")
     parser.add_argument("--rounds", type=int, default=9, help="medians are taken over so many (default: 9)")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="backends (default: all)")
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     parser.add_argument("--no-engine", action="store_true", help="leave out the training run with a real engine")
     return parser.parse_args()
@@ -243,8 +250,9 @@ def parse() -> argparse.Namespace:
 
 def misses(arms: dict[str, dict[str, Any]]) -> list[str]:
     """The bars that were missed; they are those of a broadcast."""
-    found = arms["broadcast"]
     missed: list[str] = []
+    if (found := arms.get("broadcast")) is None:
+        return missed
     if found["ratio"] > MAX_RATIO:
         missed.append(f"a sync takes {found['ratio']:.2f} times the bare broadcast, over {MAX_RATIO}")
     if (buckets := found.get("buckets")) is not None and buckets > MAX_BUCKETS + SLACK_BUCKETS:
@@ -257,7 +265,9 @@ def main() -> None:
     options = parse()
     measured = together(options)
     arms = summary(measured["seconds"], FLOOR)
-    for name in ARMS:
+    for name, arm in arms.items():
+        arm["cpu_s"] = measured["cpu_s"][name]
+    for name in options.arms:
         arms[name]["num_bytes"], arms[name]["changed_share"] = measured["traffic"][name]
         arms[name] |= {} if options.no_memory else together(options, name)
     engine = {} if options.no_engine else engine_load(options)
@@ -278,6 +288,7 @@ def main() -> None:
                 arm["ratio"],
                 arm["paired_ratio"],
                 f"{arm['spread']:.0%}",
+                f"{arm['cpu_s'] * 1e3:.0f}",
                 f"{num_bytes / 1e6:.1f}",
                 "" if share is None else f"{share:.2%}",
                 "" if arm.get("buckets") is None else f"{arm['buckets']:.2f}",
@@ -287,7 +298,7 @@ def main() -> None:
         print("with a real engine, s: " + ", ".join(f"{name} {value:.3f}" for name, value in engine.items()))
     print_table(
         f"Weight sync, {options.dtype}, {options.ranks} learner rank(s), {options.receivers} receiver(s)",
-        ["way", "ms", "ratio", "paired", "spread", "MB sent", "changed", "extra buckets"],
+        ["way", "ms", "ratio", "paired", "spread", "CPU ms", "MB sent", "changed", "extra buckets"],
         rows,
     )
     warn_if_busy([arms[FLOOR]["spread"]])

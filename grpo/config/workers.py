@@ -117,13 +117,12 @@ class SyncConfig:
     backend: SyncBackend = SyncBackend.auto
     bucket_mib: int = 256
     directory: str | None = None  #: of backend disk, on a file system that all nodes share; null: the run directory
-    full_every: int = 20  #: updates of backend delta, of which one is whole whatever changed
     probe_every: int = 10  #: updates; 0: never
     retries: int = 1  #: of a failed update, each over a new channel and whole
     timeout_s: float = 300.0  #: of each phase
 
     def __post_init__(self) -> None:
-        at_least("sync", self, 1, "bucket_mib", "full_every")
+        at_least("sync", self, 1, "bucket_mib")
         at_least("sync", self, 0, "probe_every", "retries")
         positive("sync", self, "timeout_s")
         if self.directory is None:

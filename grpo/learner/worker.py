@@ -76,9 +76,8 @@ class LearnerWorker:
         if self._channel is not None:  # one that failed, or it would not be replaced
             self._channel.close()
         self._channel = endpoint and Channel(endpoint, 0, self._device, local_host=self._host, store=self._store)
-        full_every = self._config.sync.full_every
         manifest = learner.publisher.manifest
-        learner.attach(make_sender(backend, self._channel, manifest, directory=Path(directory), full_every=full_every))
+        learner.attach(make_sender(backend, self._channel, manifest, directory=Path(directory)))
 
     @ray.method(concurrency_group="control")
     def sync_phases(self, endpoint: Endpoint) -> dict[int, str]:

@@ -22,6 +22,7 @@ _NEEDED: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("vllm.sampling_params", "RequestOutputKind", "FINAL_ONLY", ()),
     ("vllm.model_executor.model_loader.reload", "initialize_layerwise_reload", "", ()),
     ("vllm.model_executor.model_loader.reload", "finalize_layerwise_reload", "", ()),
+    ("vllm.model_executor.model_loader.reload.layerwise", "get_layerwise_info", "", ()),
 )
 
 

@@ -271,8 +271,19 @@ class Engine:
         return await self._on_processes("keel_held_checksums")
 
     async def _on_processes(self, method: str, *arguments: object) -> list[Any]:
-        """Results of one of Keel's methods in each of the engine's processes; a SyncError among them is raised."""
-        packed = await self._alive(self._llm.collective_rpc(method, args=arguments))
+        """Results of one of Keel's methods in each of the engine's processes; a SyncError among them is raised.
+
+        Raises:
+            WorkerError: a process did not come back from it; most likely it died.
+        """
+        try:
+            packed = await self._alive(self._llm.collective_rpc(method, args=arguments))
+        except WorkerError:
+            raise
+        except Exception as error:  # vLLM raises no narrower type
+            raise WorkerError(
+                f"rollout worker {self._worker}: a process of its vLLM engine died or failed in {method}: {error}"
+            ) from error
         results = [pickle.loads(result) for result in packed]
         if errors := [result for result in results if isinstance(result, SyncError)]:
             raise SyncError(f"rollout worker {self._worker}: {errors[0]}")

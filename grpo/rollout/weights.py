@@ -19,18 +19,22 @@ def load_layerwise(model_runner: Any, weights: Iterable[tuple[str, Tensor]]) -> 
         weights: name and tensor, all of the checkpoint; each stays as it is until this returns.
 
     Raises:
-        Exception: whatever the model's loader raises. Its layers are whole again, old and new mixed.
+        Exception: whatever the model's loader raises. Every layer is whole again then, some new and some old, and the
+            next update finds nothing left of this one.
     """
     from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-    model = model_runner.model
+    model, config = model_runner.model, model_runner.model_config
     with torch.no_grad():
         initialize_layerwise_reload(model)
         try:
             model.load_weights(weights)
-        finally:
-            # Also after a failure: a model left on the meta device would crash the engine instead of reporting.
-            finalize_layerwise_reload(model, model_runner.model_config)
+            finalize_layerwise_reload(model, config)
+        except BaseException:
+            # A model left on the meta device would crash the engine instead of reporting.
+            _forget_what_waits(model)
+            finalize_layerwise_reload(model, config)
+            raise
         _repack_tied_head(model)
 
 
@@ -61,6 +65,19 @@ def _readable(model: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
         elif sizes is not None and len(sizes) == len(parts) and sum(sizes) == len(weight):
             for part, tensor in zip(parts, weight.split(sizes), strict=True):
                 yield f"{prefix}{part}.weight", tensor
+
+
+def _forget_what_waits(model: torch.nn.Module) -> None:
+    """Drop tensors that wait for the rest of their layer, so that finishing the reload gives it its old weights back.
+
+    They would be loaded then, or with the next update, and fail again.
+    """
+    from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+
+    for layer in model.modules():
+        waiting = get_layerwise_info(layer)
+        waiting.loaded_weights.clear()
+        waiting.load_numel = 0
 
 
 def _repack_tied_head(model: torch.nn.Module) -> None:

@@ -14,21 +14,18 @@ from grpo.sync.delta import DeltaReceiver, DeltaSender
 from grpo.sync.disk import DiskReceiver, DiskSender
 
 
-def make_sender(
-    backend: SyncBackend, channel: Channel | None, manifest: WeightManifest, *, directory: Path, full_every: int
-) -> Sender:
+def make_sender(backend: SyncBackend, channel: Channel | None, manifest: WeightManifest, *, directory: Path) -> Sender:
     """The end at learner rank 0.
 
     Args:
         backend: not auto.
         channel: None for backend disk.
         directory: of backend disk.
-        full_every: of backend delta; see `SyncConfig`.
     """
     if channel is None:
         return DiskSender(directory, manifest)
     if backend is SyncBackend.delta:
-        return DeltaSender(channel, manifest, full_every=full_every)
+        return DeltaSender(channel, manifest)
     return BroadcastSender(channel, manifest)
 
 

@@ -24,6 +24,9 @@ _FULL, _CHANGES = 0, 1
 #: A delta has to save half of the bytes: finding, packing and writing back the changes costs both ends about as much
 #: memory traffic as the other half would have.
 _LARGEST_SHARE_OF_BYTES = 0.5
+#: One of so many updates is whole, whatever changed: it costs a twentieth of what whole updates would, and nothing that
+#: went wrong unseen lasts for longer.
+FULL_EVERY = 20
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -64,8 +67,12 @@ def apply_changes(held: Tensor, packed: Tensor) -> None:
 class DeltaSender:
     """Sends of each bucket the changes where they are few, else the whole bucket."""
 
-    def __init__(self, channel: Channel, manifest: WeightManifest, *, full_every: int) -> None:
-        """Args: full_every: updates after which all elements travel again, whatever changed."""
+    def __init__(self, channel: Channel, manifest: WeightManifest, *, full_every: int = FULL_EVERY) -> None:
+        """Send nothing yet.
+
+        Args:
+            full_every: one of so many updates is whole.
+        """
         self._channel = channel
         self._manifest = manifest
         self._full_every = full_every

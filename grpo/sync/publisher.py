@@ -64,16 +64,17 @@ class Publisher:
         except SyncError as error:
             failure = error
         for number, bucket in enumerate(self.manifest.buckets):
-            flat = self._gather(bucket)
-            if self._sender is None or failure is not None or flat is None:
+            gathered = self._gather(bucket)
+            if self._sender is None or failure is not None or gathered is None:
                 continue
+            flat, sums = gathered
+            checksums |= sums
             try:
-                checksums |= {name: checksum(tensor) for name, tensor in views(flat, bucket)}
                 self._sender.send(number, flat)
             except SyncError as error:
                 failure = error
             except RuntimeError as error:  # out of memory, for one
-                failure = SyncError(f"weight sync, learner rank 0, packing {place(self.manifest, number)}: {error}")
+                failure = SyncError(f"weight sync, learner rank 0, sending {place(self.manifest, number)}: {error}")
         self._end(failure)
         elapsed = time.perf_counter() - started
         return WeightUpdate(policy_version=order.policy_version, checksums=checksums, transfer_s=elapsed, load_s=0.0)
@@ -94,18 +95,20 @@ class Publisher:
             raise
 
     @torch.no_grad()
-    def _gather(self, bucket: Sequence[TensorSpec]) -> Tensor | None:
-        """The bucket's flat buffer on the sending rank; None elsewhere. A collective.
+    def _gather(self, bucket: Sequence[TensorSpec]) -> tuple[Tensor, dict[str, int]] | None:
+        """The bucket's flat buffer and the checksums of its tensors on the sending rank; None elsewhere. A collective.
 
         Shards are rounded to the type on the wire before they are gathered: half the bytes, and the same values.
         """
         flat = None if self._sender is None else empty_bucket(bucket, self._device)
         targets = dict(views(flat, bucket)) if flat is not None else {}
+        checksums: dict[str, int] = {}
         for spec in bucket:
             parameter = self._parameters[spec.name]
             if isinstance(parameter, DTensor):
                 rounded: Any = parameter.to(self._wire_dtype)
                 parameter = rounded.full_tensor()
             if flat is not None:
-                targets[spec.name].copy_(parameter)
-        return flat
+                target = targets[spec.name].copy_(parameter)
+                checksums[spec.name] = checksum(target)  # now, while the processor's cache still holds it
+        return None if flat is None else (flat, checksums)

@@ -43,7 +43,7 @@ def _rank(rank: int, endpoint: Endpoint, backend: SyncBackend, directory: str) -
     parameters = {f"p{i}": torch.full((1000 + i,), float(i), device=device) for i in range(5)}
     publisher = Publisher(parameters.items(), wire_dtype=torch.bfloat16, bucket_bytes=4096)
     manifest, path = publisher.manifest, Path(directory)
-    publisher.attach(make_sender(backend, channel, manifest, directory=path, full_every=9), device)
+    publisher.attach(make_sender(backend, channel, manifest, directory=path), device)
     receiver = make_receiver(backend, channel, manifest, directory=path, device=device, rank=rank)
     subscriber = Subscriber(receiver)
     for serial in (1, 2, 3):

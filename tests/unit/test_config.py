@@ -106,7 +106,6 @@ REFUSED = [
     (ScheduleConfig, "schedule", {"max_replacements": 0}, "max_replacements"),
     (ScheduleConfig, "schedule", {"over_sample": -0.1}, "over_sample"),
     (ScheduleConfig, "schedule", {"retire_pass_rate": 0.0}, "retire_pass_rate"),
-    (SyncConfig, "sync", {"full_every": 0}, "full_every"),
     (SyncConfig, "sync", {"probe_every": -1}, "probe_every"),
     (SyncConfig, "sync", {"retries": -1}, "retries"),
     (SyncConfig, "sync", {"directory": "weights", "backend": SyncBackend.disk}, "directory"),

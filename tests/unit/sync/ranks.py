@@ -79,12 +79,11 @@ def make_ends(
     *,
     wire_dtype: torch.dtype = torch.float32,
     bucket_bytes: int = 64,
-    full_every: int = 100,
 ) -> Ends:
     """Both ends; `channels` holds None for each rank with backend disk."""
     publisher = Publisher(parameters.items(), wire_dtype=wire_dtype, bucket_bytes=bucket_bytes)
     manifest: WeightManifest = publisher.manifest
-    publisher.attach(make_sender(backend, channels[0], manifest, directory=directory, full_every=full_every), CPU)
+    publisher.attach(make_sender(backend, channels[0], manifest, directory=directory), CPU)
     receivers = [
         make_receiver(backend, channel, manifest, directory=directory, device=CPU, rank=rank)
         for rank, channel in enumerate(channels)

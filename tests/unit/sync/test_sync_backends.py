@@ -13,6 +13,7 @@ from grpo.config import SyncBackend
 from grpo.errors import SyncError
 from grpo.sync.channel import read_phases
 from grpo.sync.checksum import verify
+from grpo.sync.delta import DeltaSender
 from tests.unit.sync.ranks import Ends, make_ends, open_channels, order, together
 
 OVER_CHANNEL = [SyncBackend.broadcast, SyncBackend.delta]
@@ -80,7 +81,8 @@ def test_a_delta_sends_what_changed_and_reports_its_share(tmp_path: Path):
 def test_a_delta_is_whole_every_so_often(tmp_path: Path):
     parameters = {"a": torch.arange(100.0)}
     with open_channels(1) as channels:
-        ends = make_ends(SyncBackend.delta, channels, parameters, tmp_path, full_every=3)
+        ends = make_ends(SyncBackend.delta, channels, parameters, tmp_path)
+        ends.publisher.attach(DeltaSender(channels[0], ends.publisher.manifest, full_every=3), torch.device("cpu"))
         sizes = [assert_arrived(ends, parameters, serial, torch.float32)[0].num_bytes for serial in range(1, 8)]
         assert sizes == [400, 0, 0, 400, 0, 0, 400]
 
