@@ -146,7 +146,8 @@ def main() -> None:
         ["arm", "first quarter", "last quarter", "staleness", "max KL(b||pi)", "max |dlogp|", "min ESS"],
         [row(arm) for arm in ARMS],
     )
-    said = "the same within noise" if found["is_same"] else "not shown to be the same"
+    said = "the same within the margin" if found["is_same"] else "not shown to be the same"
+    said += "" if found["low"] <= 0 <= found["high"] else ", though the difference is not 0 by chance"
     print(
         f"async - sync, last quarter: {found['difference']:+.3f}, 95% interval {found['low']:+.3f} to "
         f"{found['high']:+.3f}, margin {found['margin']:.3f} ({MARGIN:.0%} of the gain): {said}"
