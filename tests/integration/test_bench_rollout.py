@@ -22,6 +22,7 @@ OVERRIDES = (
 )
 
 
+@pytest.mark.timeout(600)  # five processes import vLLM
 def test_figures_are_those_of_what_was_sampled(tmp_path: Path) -> None:
     target = tmp_path / "rollout.json"
     command = [sys.executable, "-m", "launch.cli", "bench", "rollout", *OVERRIDES]
@@ -30,7 +31,7 @@ def test_figures_are_those_of_what_was_sampled(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
         check=False,
     )
     assert target.exists(), done.stdout + done.stderr
