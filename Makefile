@@ -5,6 +5,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+# Whole runs in one process, one after another; everything else in another beside it.
+BY_TWO := -n 2 --dist loadgroup
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /\1\t/' | expand -t 16
@@ -18,10 +20,10 @@ train: setup ## train the default model on the default tasks
 	@$(BIN)/grpo train $(ARGS)
 
 test: lint ## lint, then every test but those marked gpu or slow
-	$(BIN)/pytest -m "not gpu and not slow" $(ARGS)
+	$(BIN)/pytest $(BY_TWO) -m "not gpu and not slow" $(ARGS)
 
 test-all: lint ## lint, then every test this machine can run
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(BY_TWO) $(ARGS)
 
 compat: setup ## the engine contract against the releases of vLLM in ARGS (default: 0.28.0 0.32.0); needs PyPI
 	tests/compat/run.sh $(ARGS)
