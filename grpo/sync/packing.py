@@ -10,6 +10,8 @@ from torch import Tensor
 from grpo.kernels.host_memory import HOST_BUFFERS
 from grpo.records import TensorSpec, WeightManifest
 
+_BLOCK_BYTES = 16 << 20
+
 
 def plan_buckets(specs: Iterable[TensorSpec], bucket_bytes: int) -> WeightManifest:
     """Cut tensors, in order, into buckets of at most `bucket_bytes` and one dtype; a larger tensor gets its own."""
@@ -38,7 +40,9 @@ def empty_flat(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     if device.type != "cpu":
         return torch.empty(count, dtype=dtype, device=device)
     num_bytes = count * dtype.itemsize
-    return HOST_BUFFERS.empty(-(-num_bytes // 4)).view(torch.uint8)[:num_bytes].view(dtype)
+    # Buckets differ by a little, and only blocks of one size can stand in for each other. Untouched pages cost nothing.
+    taken = -(-num_bytes // _BLOCK_BYTES) * _BLOCK_BYTES if num_bytes > _BLOCK_BYTES else num_bytes
+    return HOST_BUFFERS.empty(-(-taken // 4)).view(torch.uint8)[:num_bytes].view(dtype)
 
 
 def empty_bucket(bucket: Sequence[TensorSpec], device: torch.device) -> Tensor:

@@ -64,13 +64,13 @@ class Publisher:
         except SyncError as error:
             failure = error
         for number, bucket in enumerate(self.manifest.buckets):
+            gathered = None  # whoever sends the last one in the background holds it
             gathered = self._gather(bucket)
             if self._sender is None or failure is not None or gathered is None:
                 continue
-            flat, sums = gathered
-            checksums |= sums
+            checksums |= gathered[1]
             try:
-                self._sender.send(number, flat)
+                self._sender.send(number, gathered[0])
             except SyncError as error:
                 failure = error
             except RuntimeError as error:  # out of memory, for one
