@@ -25,6 +25,7 @@ settings.register_profile(
 settings.load_profile("keel")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what is marked `gpu` where there is none; keep whole runs, which take all cores, out of each other's way."""
     for item in items:
