@@ -5,8 +5,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-# Whole runs in one process, one after another; everything else in another beside it.
-BY_TWO := -n 2 --dist loadgroup
+# Tests of whole runs, which mostly wait for processes to start: one after another, beside everything else.
+RUNS := tests/integration tests/chaos
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /\1\t/' | expand -t 16
@@ -20,10 +20,16 @@ train: setup ## train the default model on the default tasks
 	@$(BIN)/grpo train $(ARGS)
 
 test: lint ## lint, then every test but those marked gpu or slow
-	$(BIN)/pytest $(BY_TWO) -m "not gpu and not slow" $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/pytest -m "not gpu and not slow" $(RUNS) > .tests-of-runs.log 2>&1 & runs=$$!; \
+	$(BIN)/pytest -m "not gpu and not slow" $(addprefix --ignore=,$(RUNS)); rest=$$?; \
+	wait $$runs; failed=$$?; cat .tests-of-runs.log; exit $$((failed || rest))
+else
+	$(BIN)/pytest -m "not gpu and not slow" $(ARGS)
+endif
 
 test-all: lint ## lint, then every test this machine can run
-	$(BIN)/pytest $(BY_TWO) $(ARGS)
+	$(BIN)/pytest $(ARGS)
 
 compat: setup ## the engine contract against the releases of vLLM in ARGS (default: 0.28.0 0.32.0); needs PyPI
 	tests/compat/run.sh $(ARGS)

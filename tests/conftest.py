@@ -25,11 +25,10 @@ settings.register_profile(
 settings.load_profile("keel")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `gpu` where there is none; keep whole runs, which take all cores, out of each other's way."""
+    """Skip what is marked `gpu` where there is none."""
+    if torch.cuda.is_available():
+        return
     for item in items:
-        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-        if item.path.relative_to(ROOT / "tests").parts[0] in ("integration", "chaos", "agreement"):
-            item.add_marker(pytest.mark.xdist_group("runs"))
