@@ -1,12 +1,14 @@
 # The two commands: `make train` and `make test`. Both set up what they need first.
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all compat lint format lock clean
+.PHONY: help setup train test test-rest test-runs-1 test-runs-2 test-all compat lint format lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-# Tests of whole runs, which mostly wait for processes to start: one after another, beside everything else.
+# Whole runs mostly wait for processes that import, one after another: two chains of them go on beside the other tests.
+RUNS_1 := tests/chaos $(addprefix tests/integration/test_,bench_rollout.py recipes.py weight_sync.py)
 RUNS := tests/integration tests/chaos
+PYTEST = $(BIN)/pytest -m "not gpu and not slow"
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /\1\t/' | expand -t 16
@@ -21,12 +23,20 @@ train: setup ## train the default model on the default tasks
 
 test: lint ## lint, then every test but those marked gpu or slow
 ifeq ($(strip $(ARGS)),)
-	@$(BIN)/pytest -m "not gpu and not slow" $(RUNS) > .tests-of-runs.log 2>&1 & runs=$$!; \
-	$(BIN)/pytest -m "not gpu and not slow" $(addprefix --ignore=,$(RUNS)); rest=$$?; \
-	wait $$runs; failed=$$?; cat .tests-of-runs.log; exit $$((failed || rest))
+	@echo "three parts at once; each is shown when it is done"
+	@$(MAKE) --no-print-directory -j3 --keep-going --output-sync=target test-rest test-runs-1 test-runs-2
 else
-	$(BIN)/pytest -m "not gpu and not slow" $(ARGS)
+	$(PYTEST) $(ARGS)
 endif
+
+test-rest:
+	$(PYTEST) $(addprefix --ignore=,$(RUNS))
+
+test-runs-1:
+	$(PYTEST) $(RUNS_1)
+
+test-runs-2:
+	$(PYTEST) tests/integration $(addprefix --ignore=,$(RUNS_1))
 
 test-all: lint ## lint, then every test this machine can run
 	$(BIN)/pytest $(ARGS)

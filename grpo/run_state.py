@@ -64,13 +64,13 @@ class CheckpointWriter:
         }
         (self.directory / "files.json").write_text(json.dumps(files, indent=1))
         for file in self.directory.rglob("*"):
-            _fsync(file)
-        _fsync(self.directory)
+            flush(file)
+        flush(self.directory)
         replaced = self.directory.with_suffix(".replaced")
         if self._final.exists():
             os.replace(self._final, replaced)
         os.replace(self.directory, self._final)
-        _fsync(self._final.parent)
+        flush(self._final.parent)
         shutil.rmtree(replaced, ignore_errors=True)
         return self._final
 
@@ -168,7 +168,8 @@ def _crc32(file: Path) -> int:
     return value
 
 
-def _fsync(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file or a directory written to its disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

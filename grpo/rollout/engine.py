@@ -77,7 +77,7 @@ class Engine:
         self._unsettled: str | None = None  #: why nothing may be sampled
         self._settled = asyncio.Event()  #: no update is under way
         self._settled.set()
-        self._sync_timeout_s = config.sync.timeout_s
+        self._longest_sync_s = 2 * config.sync.timeout_s * (1 + config.sync.retries)
         arguments = engine_arguments(config, model_path, device)
         require_capabilities(arguments)
         self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
@@ -147,6 +147,8 @@ class Engine:
         inputs = request_inputs(prompt, version)
         member = await self._alive(self._llm.add_request(f"{prompt.uid}-{self._requests}", inputs, params))
         self._versions[member.request_id] = [(version, 0)]
+        if self.policy_version != version:  # weights arrived on the way: the engine was paused, nothing was sampled
+            self._versions[member.request_id].append((self.policy_version, 0))
         leave_out_token_texts(self._llm.output_processor.request_states.get(member.request_id))
         return member
 
@@ -203,12 +205,8 @@ class Engine:
         """
         self._unsettled = f"policy version {order.policy_version} (attempt {order.serial}) has not arrived whole"
         self._settled.clear()
-        try:
-            await self._alive(self._llm.pause_generation(mode="keep", clear_cache=False))
-            return await self._on_processes("keel_receive", pickle.dumps(order))
-        except BaseException:
-            self._settled.set()  # with `_unsettled` as it is: who waits is refused
-            raise
+        await self._alive(self._llm.pause_generation(mode="keep", clear_cache=False))
+        return await self._on_processes("keel_receive", pickle.dumps(order))
 
     async def accept_weights(self, order: Order) -> None:
         """Go on with the update received: its checksums are those of what was sent.
@@ -219,8 +217,8 @@ class Engine:
         lengths = await self._lengths() if self._versions else {}
         await self._alive(self._llm.reset_prefix_cache(reset_running_requests=self._recomputes))
         self.policy_version = order.policy_version
-        for request_id, num_tokens in lengths.items():
-            self._versions[request_id].append((order.policy_version, num_tokens))
+        for request_id in lengths.keys() & self._versions.keys():  # some may have been aborted meanwhile
+            self._versions[request_id].append((order.policy_version, lengths[request_id]))
         await self._alive(self._llm.resume_generation())
         self._unsettled = None
         self._settled.set()
@@ -235,9 +233,9 @@ class Engine:
             raise SyncError(f"rollout worker {self._worker} refuses to sample: {self._unsettled}")
 
     async def until_settled(self) -> None:
-        """Wait for the update in hand, if there is one; then as `require_settled`."""
+        """Wait for the update in hand, if there is one, over all its attempts; then as `require_settled`."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._settled.wait(), 2 * self._sync_timeout_s)
+            await asyncio.wait_for(self._settled.wait(), self._longest_sync_s)
         self.require_settled()
 
     def probe_tokens(self) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from torch import Tensor
 from grpo.config import RunConfig, SyncBackend
 from grpo.errors import ConfigError, SyncError
 from grpo.records import WeightManifest
+from grpo.run_state import flush
 from grpo.sync.backend import Arrival, Order
 from grpo.sync.packing import place, views
 
@@ -93,7 +94,7 @@ class DiskSender:
         tensors = {name: view.to("cpu", copy=True) for name, view in views(flat, self._manifest.buckets[number])}
         try:
             save_file(tensors, file)
-            _flush(file)
+            flush(file)
         except (OSError, SafetensorError) as error:
             raise self._failed(f"writing {place(self._manifest, number)}", error) from error
 
@@ -101,9 +102,9 @@ class DiskSender:
         """See `Sender`."""
         assert self._aside is not None
         try:
-            _flush(self._aside)
+            flush(self._aside)
             os.replace(self._aside, self._final)
-            _flush(self._directory)
+            flush(self._directory)
         except OSError as error:
             raise self._failed("renaming the finished directory", error) from error
         for old in self._directory.glob(_PATTERN):
@@ -161,11 +162,3 @@ def _name(order: Order) -> str:
 
 def _file_name(number: int) -> str:
     return f"bucket_{number:05d}.safetensors"
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

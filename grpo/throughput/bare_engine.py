@@ -48,7 +48,8 @@ async def _serve(
         connection.send(None)
         while (asked := await asyncio.to_thread(connection.recv)) is not None:
             if isinstance(asked, int):
-                assert await llm.reset_prefix_cache()
+                if not await llm.reset_prefix_cache():
+                    raise RuntimeError("the prefix cache is in use by completions that are being decoded")
                 await llm.collective_rpc("keel_seed", args=(asked,))
                 connection.send(None)
             else:

@@ -9,13 +9,14 @@ that a chain of ten thousand nodes does not nest, and cycles and shared nodes st
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from rewards.sandbox.codec import CodecError, decode, encode
 
 
-class Outgoing:
+class Outgoing(ABC):
     """One message's worth of encoding. Subclasses say what becomes of values that are neither builtin nor structures.
 
     Attributes:
@@ -37,9 +38,9 @@ class Outgoing:
             self.table[number] = [type(structure).__name__, pairs]
         return message
 
+    @abstractmethod
     def foreign(self, value: Any, depth: int) -> Any:
         """JSON of anything else."""
-        raise NotImplementedError
 
     def _other(self, value: Any, depth: int) -> Any:
         if self._structures.get(type(value).__name__) is not type(value):
@@ -52,7 +53,7 @@ class Outgoing:
         return ["S", number]
 
 
-class Incoming:
+class Incoming(ABC):
     """One message's worth of decoding."""
 
     def __init__(self, structures: Mapping[str, type], table: Any) -> None:
@@ -76,9 +77,9 @@ class Incoming:
                 object.__setattr__(structure, name, decode(item, self._other))
         return value
 
+    @abstractmethod
     def foreign(self, items: list[Any], depth: int) -> Any:
         """The value of any other tag."""
-        raise NotImplementedError
 
     def _other(self, items: list[Any], depth: int) -> Any:
         if items[0] != "S":

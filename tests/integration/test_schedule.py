@@ -15,16 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from grpo.cluster import ray_session
 from grpo.config import InFlight
 from grpo.data.prompts import PromptStream
-from grpo.data.sources import load_tasks
 from grpo.fleet import Fleet
-from grpo.models import resolve_model
 from grpo.packing import pack
 from grpo.records import Group, MicroBatch, TrainSequence
 from launch.configuration import load_config
-from launch.preparation import prepare_terms
+from tests.integration.fleets import with_fleet
 from tests.integration.runs import LEARNABLE, start, train, wait_for_step
 
 pytestmark = pytest.mark.integration
@@ -45,43 +42,30 @@ def test_logprobs_of_completions_that_span_updates(tmp_path: Path, in_flight: In
         ]
     )
 
-    async def scenario() -> list[Group]:
-        from transformers import AutoTokenizer
+    groups: list[Group] = []
 
-        model_path = resolve_model(config.model)
-        tokenizer = AutoTokenizer.from_pretrained(model_path)
-        prompts = PromptStream(load_tasks(config.data), tokenizer, config.data, seed=0)
-        fleet = Fleet(config, "cpu", tmp_path / "logs")
-        groups: list[Group] = []
-
+    async def scenario(fleet: Fleet, prompts: PromptStream) -> None:
         async def sample_on() -> None:
             while True:
-                (prompt,) = prompts.take(1)
-                group = await fleet.sample(0, prompt)
+                group = await fleet.sample(0, prompts.take(1)[0])
                 assert group is not None
                 groups.append(group)
 
-        try:
-            await fleet.launch(model_path, prepare_terms(config))
-            await fleet.sync_weights(0)
-            await fleet.on_learners("export", str(tmp_path / "0"))
-            sampling = [asyncio.create_task(sample_on()) for _ in range(3)]
-            for version in range(1, num_updates + 1):
-                assert await fleet.train_step([[[_any_batch(version)]]]) is not None
-                await fleet.sync_weights(version)
-                await fleet.on_learners("export", str(tmp_path / str(version)))
-                await asyncio.sleep(0.02)
-            while groups[-1].completions[0].last_policy_version < num_updates:
-                await asyncio.sleep(0.05)
-            for task in sampling:
-                task.cancel()
-            await asyncio.gather(*sampling, return_exceptions=True)
-            return groups
-        finally:
-            await fleet.shutdown()
+        await fleet.sync_weights(0)
+        await fleet.on_learners("export", str(tmp_path / "0"))
+        sampling = [asyncio.create_task(sample_on()) for _ in range(3)]
+        for version in range(1, num_updates + 1):
+            assert await fleet.train_step([[[_any_batch(version)]]]) is not None
+            await fleet.sync_weights(version)
+            await fleet.on_learners("export", str(tmp_path / str(version)))
+            await asyncio.sleep(0.02)
+        while not groups or groups[-1].completions[0].last_policy_version < num_updates:
+            await asyncio.sleep(0.05)
+        for task in sampling:
+            task.cancel()
+        await asyncio.gather(*sampling, return_exceptions=True)
 
-    with ray_session(config, "cpu"):
-        groups = asyncio.run(scenario())
+    with_fleet(config, tmp_path, scenario)
     spans = [len(c.version_spans) for g in groups for c in g.completions]
     assert max(spans) >= 3, f"no completion spans several updates: {Counter(spans)}"
     models = {v: _load(tmp_path / str(v)) for v in range(num_updates + 1)}

@@ -12,17 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from grpo.cluster import ray_session
-from grpo.config import RunConfig
 from grpo.data.prompts import PromptStream
-from grpo.data.sources import load_tasks
 from grpo.errors import SyncError, WorkerError
 from grpo.fleet import Fleet
 from grpo.models import resolve_model
 from grpo.packing import pack
 from grpo.records import Group, MicroBatch, TrainSequence, WeightUpdate
 from launch.configuration import load_config
-from launch.preparation import prepare_terms
+from tests.integration.fleets import with_fleet
 from tests.integration.runs import LEARNABLE
 
 pytestmark = pytest.mark.integration
@@ -56,18 +53,7 @@ async def _largest_difference(fleet: Fleet, groups: Sequence[Group]) -> float:
     return float((recomputed[0] - batch.behavior_logprobs).abs().max())
 
 
-def _session(config: RunConfig, tmp_path: Path) -> tuple[Fleet, PromptStream, Path]:
-    from transformers import AutoTokenizer
-
-    model_path = resolve_model(config.model)
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
-    prompts = PromptStream(load_tasks(config.data), tokenizer, config.data, seed=0)
-    return Fleet(config, "cpu", tmp_path / "logs"), prompts, model_path
-
-
-@pytest.mark.parametrize(
-    ("backend", "temperature"), [("broadcast", 1.0), ("broadcast", 0.7), ("delta", 0.7), ("disk", 1.0)]
-)
+@pytest.mark.parametrize(("backend", "temperature"), [("broadcast", 0.7), ("delta", 1.0), ("disk", 1.0)])
 def test_parity_before_and_after_a_sync_of_changed_weights(tmp_path: Path, backend: str, temperature: float) -> None:
     config = load_config(
         [
@@ -81,35 +67,29 @@ def test_parity_before_and_after_a_sync_of_changed_weights(tmp_path: Path, backe
     )
     config.sync.bucket_mib = 1
 
-    async def scenario() -> None:
-        fleet, prompts, model_path = _session(config, tmp_path)
-        try:
-            await fleet.launch(model_path, prepare_terms(config))
-            assert fleet.sync_backend == backend
-            (first,) = await fleet.sync_weights(0)
-            _assert_probed(first)
-            groups = await _sample(fleet, prompts)
-            assert await _largest_difference(fleet, groups) <= 1e-3
-            batch = _batch(groups, [1.0, -1.0, 1.0, -1.0])
-            assert await fleet.train_step([[[batch], [batch]]]) is not None
-            assert await _largest_difference(fleet, groups) > 0.05, "the step changed too little to test anything"
-            (received,) = await fleet.sync_weights(1)
-            assert received.policy_version == 1 and len(received.checksums) > 10
-            _assert_probed(received)
-            assert (received.changed_share is not None) == (backend == "delta")
-            fresh = await _sample(fleet, prompts)
-            assert {c.first_policy_version for g in fresh for c in g.completions} == {1}
-            assert await _largest_difference(fleet, fresh) <= 1e-3
-            if backend == "delta":  # nothing has changed since: no element travels
-                (same,) = await fleet.sync_weights(2)
-                assert (same.num_bytes, same.changed_share) == (0, 0.0)
-                assert await _largest_difference(fleet, await _sample(fleet, prompts)) <= 1e-3
-        finally:
-            await fleet.shutdown()
-        assert not (tmp_path / ".sync").exists()
+    async def scenario(fleet: Fleet, prompts: PromptStream) -> None:
+        assert fleet.sync_backend == backend
+        (first,) = await fleet.sync_weights(0)
+        _assert_probed(first)
+        groups = await _sample(fleet, prompts)
+        assert await _largest_difference(fleet, groups) <= 1e-3
+        batch = _batch(groups, [1.0, -1.0, 1.0, -1.0])
+        assert await fleet.train_step([[[batch], [batch]]]) is not None
+        assert await _largest_difference(fleet, groups) > 0.05, "the step changed too little to test anything"
+        (received,) = await fleet.sync_weights(1)
+        assert received.policy_version == 1 and len(received.checksums) > 10
+        _assert_probed(received)
+        assert (received.changed_share is not None) == (backend == "delta")
+        fresh = await _sample(fleet, prompts)
+        assert {c.first_policy_version for g in fresh for c in g.completions} == {1}
+        assert await _largest_difference(fleet, fresh) <= 1e-3
+        if backend == "delta":  # nothing has changed since: no element travels
+            (same,) = await fleet.sync_weights(2)
+            assert (same.num_bytes, same.changed_share) == (0, 0.0)
+            assert await _largest_difference(fleet, await _sample(fleet, prompts)) <= 1e-3
 
-    with ray_session(config, "cpu"):
-        asyncio.run(scenario())
+    with_fleet(config, tmp_path, scenario)
+    assert not (tmp_path / ".sync").exists()
 
 
 def _assert_probed(update: WeightUpdate) -> None:
@@ -132,30 +112,24 @@ def test_a_corrupted_bucket_is_detected_and_named_and_sent_again(
 ) -> None:
     config = _misbehaving("CorruptingReceiver", monkeypatch, tmp_path, attempts="2,4,5", backend=backend)
 
-    async def scenario() -> None:
-        fleet, prompts, model_path = _session(config, tmp_path)
-        try:
-            await fleet.launch(model_path, prepare_terms(config))
-            (intact,) = await fleet.sync_weights(0)
-            (again,) = await fleet.sync_weights(1)  # the second attempt is corrupted, the third arrives
-            assert again.policy_version == 1 and again.checksums == intact.checksums
-            assert again.num_bytes >= intact.num_bytes and again.changed_share is None, "the other attempt is whole"
-            assert len(await _sample(fleet, prompts)) == 4
-            with pytest.raises(SyncError) as caught:
-                await fleet.sync_weights(2)
-            named = re.search(r"tensor (\S+) arrived corrupted in rollout_0, process 0", str(caught.value))
-            assert named and named[1] in intact.checksums
-            assert "(attempt 2 of 2)" in str(caught.value)
-            with pytest.raises(SyncError, match=r"rollout worker 0 refuses to sample: policy version 2"):
-                await _sample(fleet, prompts)
-            (healed,) = await fleet.sync_weights(3)
-            assert healed.checksums == intact.checksums
-            assert {c.first_policy_version for g in await _sample(fleet, prompts) for c in g.completions} == {3}
-        finally:
-            await fleet.shutdown()
+    async def scenario(fleet: Fleet, prompts: PromptStream) -> None:
+        (intact,) = await fleet.sync_weights(0)
+        (again,) = await fleet.sync_weights(1)  # the second attempt is corrupted, the third arrives
+        assert again.policy_version == 1 and again.checksums == intact.checksums
+        assert again.num_bytes >= intact.num_bytes and again.changed_share is None, "the other attempt is whole"
+        assert len(await _sample(fleet, prompts)) == 4
+        with pytest.raises(SyncError) as caught:
+            await fleet.sync_weights(2)
+        named = re.search(r"tensor (\S+) arrived corrupted in rollout_0, process 0", str(caught.value))
+        assert named and named[1] in intact.checksums
+        assert "(attempt 2 of 2)" in str(caught.value)
+        with pytest.raises(SyncError, match=r"rollout worker 0 refuses to sample: policy version 2"):
+            await _sample(fleet, prompts)
+        (healed,) = await fleet.sync_weights(3)
+        assert healed.checksums == intact.checksums
+        assert {c.first_policy_version for g in await _sample(fleet, prompts) for c in g.completions} == {3}
 
-    with ray_session(config, "cpu"):
-        asyncio.run(scenario())
+    with_fleet(config, tmp_path, scenario)
 
 
 def test_an_engine_that_cannot_load_says_why_and_takes_the_next_update(
@@ -163,25 +137,25 @@ def test_an_engine_that_cannot_load_says_why_and_takes_the_next_update(
 ) -> None:
     config = _misbehaving("UnloadableReceiver", monkeypatch, tmp_path, attempts="2", retries=0)
 
-    async def scenario() -> None:
-        fleet, prompts, model_path = _session(config, tmp_path)
-        try:
-            await fleet.launch(model_path, prepare_terms(config))
-            await fleet.sync_weights(0)
-            started = time.monotonic()
-            with pytest.raises(SyncError, match=r"rollout worker 0: weight sync, process 0 of this engine, loading:"):
-                await fleet.sync_weights(1)
-            assert time.monotonic() - started < config.sync.timeout_s / 10, "the sender waited for its time-out"
-            with pytest.raises(SyncError, match="refuses to sample"):
-                await _sample(fleet, prompts)
+    async def scenario(fleet: Fleet, prompts: PromptStream) -> None:
+        await fleet.sync_weights(0)
+        started = time.monotonic()
+        with pytest.raises(SyncError, match=r"rollout worker 0: weight sync, process 0 of this engine, loading:"):
             await fleet.sync_weights(1)
-            groups = await _sample(fleet, prompts)
-            assert await _largest_difference(fleet, groups) <= 1e-3
-        finally:
-            await fleet.shutdown()
+        assert time.monotonic() - started < config.sync.timeout_s / 10, "the sender waited for its time-out"
+        with pytest.raises(SyncError, match="refuses to sample"):
+            await _sample(fleet, prompts)
+        # A stream of groups does not end with an attempt: the next one may arrive.
+        waiting = asyncio.create_task(fleet.sample(0, prompts.take(1)[0]))
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        await fleet.sync_weights(1)
+        group = await waiting
+        assert group is not None and {c.first_policy_version for c in group.completions} == {1}
+        groups = await _sample(fleet, prompts)
+        assert await _largest_difference(fleet, groups) <= 1e-3
 
-    with ray_session(config, "cpu"):
-        asyncio.run(scenario())
+    with_fleet(config, tmp_path, scenario)
 
 
 def test_an_engine_with_other_weights_than_were_sent_is_found_by_the_probe_and_the_tensor_named(
@@ -189,21 +163,15 @@ def test_an_engine_with_other_weights_than_were_sent_is_found_by_the_probe_and_t
 ) -> None:
     config = _misbehaving("ForgetfulReceiver", monkeypatch, tmp_path, attempts="2", probe_every=1)
 
-    async def scenario() -> None:
-        fleet, _, model_path = _session(config, tmp_path)
-        try:
-            await fleet.launch(model_path, prepare_terms(config))
-            (sound,) = await fleet.sync_weights(0)
-            _assert_probed(sound)
-            with pytest.raises(SyncError) as caught:
-                await fleet.sync_weights(1)
-            assert "rollout_0 does not compute what the learner does" in str(caught.value)
-            assert "The first tensor that differs is model.norm.weight in its process 0" in str(caught.value)
-        finally:
-            await fleet.shutdown()
+    async def scenario(fleet: Fleet, _: PromptStream) -> None:
+        (sound,) = await fleet.sync_weights(0)
+        _assert_probed(sound)
+        with pytest.raises(SyncError) as caught:
+            await fleet.sync_weights(1)
+        assert "rollout_0 does not compute what the learner does" in str(caught.value)
+        assert "The first tensor that differs is model.norm.weight in its process 0" in str(caught.value)
 
-    with ray_session(config, "cpu"):
-        asyncio.run(scenario())
+    with_fleet(config, tmp_path, scenario)
 
 
 @pytest.mark.chaos
@@ -214,23 +182,17 @@ def test_an_engine_killed_in_an_update_ends_it_at_once_and_no_other_engine_sampl
     config = _misbehaving("DyingReceiver", monkeypatch, tmp_path, attempts="2")
     config.rollout.num_workers = 2
 
-    async def scenario() -> None:
-        fleet, prompts, model_path = _session(config, tmp_path)
-        try:
-            await fleet.launch(model_path, prepare_terms(config))
-            await fleet.sync_weights(0)
-            started = time.monotonic()
-            with pytest.raises(WorkerError, match=r"rollout.worker 1"):
-                await fleet.sync_weights(1)
-            assert time.monotonic() - started < config.sync.timeout_s / 5, "somebody waited for the time-out"
-            fleet.rollouts = fleet.rollouts[:1]
-            with pytest.raises(SyncError, match="rollout worker 0 refuses to sample: policy version 1"):
-                await _sample(fleet, prompts)
-        finally:
-            await fleet.shutdown()
+    async def scenario(fleet: Fleet, prompts: PromptStream) -> None:
+        await fleet.sync_weights(0)
+        started = time.monotonic()
+        with pytest.raises(WorkerError, match=r"rollout.worker 1"):
+            await fleet.sync_weights(1)
+        assert time.monotonic() - started < config.sync.timeout_s / 5, "somebody waited for the time-out"
+        fleet.rollouts = fleet.rollouts[:1]
+        with pytest.raises(SyncError, match="rollout worker 0 refuses to sample: policy version 1"):
+            await _sample(fleet, prompts)
 
-    with ray_session(config, "cpu"):
-        asyncio.run(scenario())
+    with_fleet(config, tmp_path, scenario)
 
 
 def _wide_model(directory: Path) -> Path:

@@ -362,9 +362,27 @@ def test_a_pytest_file(judge: Any) -> None:
         "def twice(x): return 2 * divide(x, 1)"
     )
     result = judge(Form.TEST_FILE, source, test=PYTEST_TESTS)
-    assert score(result) == ("passed", 17, 17), result
+    assert score(result) == ("passed", 16, 16), result
     result = judge(Form.TEST_FILE, source.replace("a / b", "a // b"), test=PYTEST_TESTS)
-    assert score(result) == ("failed", 16, 17)
+    assert score(result) == ("failed", 15, 16)
+
+
+EXPECTED_TO_FAIL = """
+import unittest, pytest, solution
+@pytest.mark.xfail
+def test_marked(): assert solution.f(1) == 2
+class TestOther(unittest.TestCase):
+    @unittest.expectedFailure
+    def test_decorated(self): self.assertEqual(solution.f(1), 2)
+"""
+
+
+def test_what_is_expected_to_fail_earns_nothing(judge: Any) -> None:
+    """A program that does nothing but raise must not pass it."""
+    result = judge(Form.TEST_FILE, "def f(x): raise RuntimeError", test=EXPECTED_TO_FAIL)
+    assert score(result) == ("failed", 0, 0), result
+    alone = EXPECTED_TO_FAIL + "def test_real(): assert solution.f(1) == 1\n"
+    assert score(judge(Form.TEST_FILE, "def f(x): return x", test=alone)) == ("passed", 1, 1)
 
 
 @pytest.mark.parametrize(
